@@ -1,0 +1,201 @@
+"""From a name to a base on disk: hub ids, local folders, run folders, adapter folders, embedded bases.
+
+Weights are read from safetensors only (a pickle can run code), code of the repository's own only when asked for.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
+
+from tailor.core.errors import BaseError
+from tailor.core.paths import POCKET, embedded_base
+from tailor.recipe.base import BaseOptions
+
+EMBEDDED = "pocket:"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A base that was found.
+
+    Args:
+        name: how artefacts call it: a hub id, `pocket:NAME`, or a folder's own name; never a machine's path.
+        location: what `from_pretrained` takes.
+        adapters: PEFT folders to be laid on and merged, innermost first (a run folder's adapter, say).
+    """
+
+    name: str
+    location: str
+    config: PretrainedConfig
+    options: BaseOptions
+    adapters: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """`causal-lm`, `encoder` or `encoder-decoder`, by transformers' own tables."""
+        return family_of(self.config, self.location)
+
+    def hub_options(self) -> dict[str, Any]:
+        """What every `from_pretrained` call on this base needs."""
+        return {"revision": self.options.revision or "main", "trust_remote_code": self.options.trust_remote_code}
+
+    def digest(self) -> str:
+        """sha256 over the config and weight files of every part, by content: equal bases have equal digests anywhere."""
+        total = hashlib.sha256()
+        for location in (self.location, *self.adapters):
+            total.update(folder_digest(local_folder(location, self.options.revision)).encode())
+        return total.hexdigest()
+
+
+def find(options: BaseOptions) -> Source:
+    """Resolve a base's name; raises `BaseError` saying what is missing and how to get it."""
+    path = Path(options.name).expanduser()
+    if options.name.startswith(EMBEDDED):
+        folder = embedded_base(options.name.removeprefix(EMBEDDED))
+        if folder is None:
+            known = ", ".join(f"{EMBEDDED}{name}" for name in POCKET)
+            raise BaseError("there is no such embedded base", where=options.name, fix=f"one of: {known}")
+        return Source(options.name, str(folder), _config(str(folder), options), options)
+    if path.is_dir():
+        return _local(path, options)
+    if path.exists():
+        raise BaseError("a base is a folder, a hub id or pocket:NAME, and this is a file", where=options.name)
+    if path.is_absolute() or options.name.startswith((".", "~")) or options.name.count("/") > 1:
+        raise BaseError("there is no such folder", where=options.name, fix="`tailor bases` lists what is at hand")
+    return Source(options.name, options.name, _config(options.name, options), options)
+
+
+def _local(path: Path, options: BaseOptions) -> Source:
+    model = path / "model"
+    if (path / "recipe.yaml").exists() and model.is_dir():
+        path = model
+    if (path / "adapter_config.json").exists():
+        return _on_top_of(path, options)
+    if not (path / "config.json").exists():
+        raise BaseError(
+            "this folder holds no model: config.json is missing", where=str(path), fix="name a transformers folder"
+        )
+    if not list(path.glob("*.safetensors")):
+        raise BaseError(*_no_safetensors(path))
+    name = path.parent.name if path.name == "model" else path.name
+    return Source(name, str(path), _config(str(path), options), options)
+
+
+def _no_safetensors(path: Path) -> tuple[str]:
+    pickled = [file.name for pattern in PICKLES for file in path.glob(pattern)]
+    if pickled:
+        return (f"{path} holds weights only as {pickled[0]}, a pickle that can run code; save it as safetensors first",)
+    return (f"{path} holds no weights: no *.safetensors file",)
+
+
+def _on_top_of(adapter: Path, options: BaseOptions) -> Source:
+    """A PEFT folder as a base: the base it names, with the adapter merged in."""
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    named = settings.get("base_model_name_or_path") or ""
+    local = adapter.parent / "recipe.yaml"
+    if local.exists():
+        named = _base_of_run(local) or named
+    if not named:
+        raise BaseError("this adapter does not name its base", where=str(adapter))
+    below = find(options.model_copy(update={"name": named}))
+    own = adapter.parent.name if adapter.name == "model" else adapter.name
+    return Source(f"{below.name}+{own}", below.location, below.config, options, (*below.adapters, str(adapter)))
+
+
+def _base_of_run(recipe: Path) -> str | None:
+    from yaml import safe_load
+
+    base = safe_load(recipe.read_text(encoding="utf-8")).get("base")
+    return base.get("name") if isinstance(base, dict) else base
+
+
+def _config(location: str, options: BaseOptions) -> PretrainedConfig:
+    with explained(options.name):
+        return AutoConfig.from_pretrained(
+            location, revision=options.revision or "main", trust_remote_code=options.trust_remote_code
+        )
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn the libraries' failures to load into one line of ours."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        text = str(error).strip()
+        first = text.splitlines()[0] if text else type(error).__name__
+        if "trust_remote_code" in text:
+            raise BaseError(
+                "this base brings code of its own", where=name, fix="read it, then set base.trust_remote_code=true"
+            ) from None
+        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") and not Path(name).exists():
+            raise BaseError(
+                "this base is not in the local cache, and HF_HUB_OFFLINE keeps the hub closed",
+                where=name,
+                fix="unset HF_HUB_OFFLINE, or name a local folder or pocket:NAME",
+                code="offline",
+            ) from None
+        raise BaseError(f"this base cannot be loaded: {first}", where=name, fix="`tailor bases` lists bases") from None
+
+
+def family_of(config: PretrainedConfig, where: str) -> str:
+    """Which file in `bases/` serves a config, by the tables of the installed transformers."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "encoder-decoder"
+    kind = type(config)
+    masked = kind in MODEL_FOR_MASKED_LM_MAPPING
+    architecture = next(iter(getattr(config, "architectures", None) or []), "")
+    generative = architecture.endswith(("ForCausalLM", "LMHeadModel")) or getattr(config, "is_decoder", False)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING and (generative or not masked):
+        return "causal-lm"
+    if masked or kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return "encoder"
+    raise BaseError(
+        f"a {config.model_type} model is neither a language model nor an encoder that transformers "
+        f"{transformers.__version__} knows",
+        where=where,
+    )
+
+
+def load_tokenizer(source: Source) -> Any:
+    """The base's tokenizer; the outermost adapter's own where it brings one."""
+    own = [folder for folder in source.adapters if (Path(folder) / "tokenizer_config.json").exists()]
+    with explained(source.name):
+        return AutoTokenizer.from_pretrained(own[-1] if own else source.location, **source.hub_options())
+
+
+def local_folder(location: str, revision: str | None) -> Path:
+    """Where a base's files lie on this machine; for a hub id, its snapshot in the cache."""
+    if Path(location).is_dir():
+        return Path(location)
+    from huggingface_hub import snapshot_download
+
+    with explained(location):
+        return Path(
+            snapshot_download(location, revision=revision, allow_patterns=["*.json", "*.safetensors"], local_files_only=True)
+        )
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over a model folder's config and weights, file names and contents in sorted order."""
+    total = hashlib.sha256()
+    for file in sorted([*folder.glob("*config.json"), *folder.glob("*.safetensors")]):
+        total.update(file.name.encode())
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()

@@ -1,0 +1,207 @@
+"""The contracts through which the axes meet. Nothing here imports torch; tensors appear as type names only.
+
+    row --Objective.read--> Example --Base.encode--> Features --Base.collate--> Batch
+    Batch --Base.forward--> Outputs --Objective.loss--> LossSum(total, weight)
+    Method.attach(base) --> Attached: parameters(), after_step(), save(), merge()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from tailor.core.examples import Example, Features
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Head = Literal["tokens", "labels"]
+"""What an objective reads off a model: next-token logits, or one row of n logits per example."""
+
+Need = Literal["linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text"]
+"""What a method takes hold of. Needs that are a subset of what the base has is the method x base table."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """The output an objective asks a base to build.
+
+    Args:
+        head: which kind of head.
+        labels: the names of the n outputs for `labels`, in order; a single empty name for regression.
+        problem: transformers' `problem_type`, which fixes the loss and the activation.
+    """
+
+    head: Head
+    labels: tuple[str, ...] = ()
+    problem: Literal["", "regression", "single_label_classification", "multi_label_classification"] = ""
+
+
+@dataclass(slots=True)
+class Batch:
+    """One micro-batch, ready for the model.
+
+    Args:
+        inputs: keyword arguments of the model's forward.
+        targets: what the rows of `Outputs.logits` should be, aligned with them.
+        weights: float32 loss weights, one per row of the outputs.
+        computed_tokens: tokens pushed through the trunk, padding included.
+        tokens: real tokens of the examples.
+    """
+
+    inputs: dict[str, Any]
+    targets: torch.Tensor
+    weights: torch.Tensor
+    computed_tokens: int
+    tokens: int
+
+
+@dataclass(slots=True)
+class Outputs:
+    """Logits of shape (rows, classes): rows are the supervised positions, or the examples."""
+
+    logits: torch.Tensor
+
+
+@dataclass(slots=True)
+class LossSum:
+    """A loss as a sum and its weight; the engine divides once per optimizer step, never a mean of means."""
+
+    total: torch.Tensor
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one model said about one held-out example, with everything a metric or a reader may want to know.
+
+    Args:
+        example_id: the example's id; base and tuned answers are paired by it.
+        row: the data row as it was read, for a user's own scorer and for the report.
+        prompt: what the model was given, as readable text.
+        expected: the reference: a text, a label, a tuple of labels, a number; None for raw text.
+        given: the model's answer, of the same kind.
+        nll: summed negative log-likelihood of the reference, in nats, where it was computed.
+        tokens: how many reference tokens `nll` sums over.
+        bytes: UTF-8 bytes of the reference text, for bits per byte.
+        thinking: reasoning that was stripped from `given`, if any.
+        cut: the answer hit its length limit, or ended inside its reasoning.
+    """
+
+    example_id: str
+    row: Mapping[str, Any]
+    prompt: str
+    expected: Any
+    given: Any
+    nll: float | None = None
+    tokens: int = 0
+    bytes: int = 0
+    thinking: str = ""
+    cut: bool = False
+
+
+class Metric(Protocol):
+    """A figure over a set of answers that is a function of *sums over rows*, so that resampling rows is a matrix product.
+
+    `statistics` gives a row's additive vector (accuracy: correct, 1; macro-F1: its cell of the confusion matrix; BLEU:
+    n-gram counts; perplexity: nats, tokens). `value` maps summed vectors of shape (..., k) to figures of shape (...).
+    `points` is how many points one unit is: 100 for shares, 1 for BLEU and chrF.
+    """
+
+    name: str
+    better: Literal["higher", "lower"]
+    points: float
+
+    def statistics(self, answers: Sequence[Answer]) -> np.ndarray: ...
+
+    def value(self, totals: np.ndarray) -> np.ndarray: ...
+
+    def details(self, answer: Answer) -> str:
+        """Why a row scored as it did, in words; empty where there is nothing to add."""
+        ...
+
+
+class Objective(Protocol):
+    """What the data teaches."""
+
+    name: ClassVar[str]
+
+    @property
+    def output(self) -> OutputSpec:
+        """The output the base must build; known once `prepare` has seen the training rows."""
+        ...
+
+    def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """See the training rows once, to learn what only they tell (the label set)."""
+        ...
+
+    def read(self, row: Mapping[str, Any], example: ExampleSeat) -> Example:
+        """A canonical row as an example; raises `RowRefused`."""
+        ...
+
+    def target(self, example: Example) -> Any:
+        """The number(s) that stand for the example's label; None where the tokens are the target."""
+        ...
+
+    def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
+        """Sum of the weighted losses and the weight it stands for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleSeat:
+    """The id and origin that `Objective.read` puts into the example it makes."""
+
+    id: str
+    origin: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Trainables:
+    """Parameters that move, with the settings of their group."""
+
+    parameters: Mapping[str, torch.nn.Parameter]
+    no_decay: frozenset[str] = field(default_factory=frozenset)
+
+
+class Attached(Protocol):
+    """A method laid onto a loaded base: the model to run, and what to do with it around a step and at the end."""
+
+    model: torch.nn.Module
+
+    def trainables(self) -> Trainables: ...
+
+    def after_step(self, step: int) -> None: ...
+
+    def save(self, folder: Path) -> None: ...
+
+
+class Method(Protocol):
+    """Which weights move."""
+
+    name: ClassVar[str]
+    driver: ClassVar[Literal["gradient", "search"]]
+    needs: ClassVar[frozenset[Need]]
+    mergeable: ClassVar[bool]
+
+    def attach(self, base: Base) -> Attached: ...
+
+
+class Base(Protocol):
+    """What is adapted: a loaded model with its tokenizer and the encoders it registers."""
+
+    name: str
+    family: ClassVar[str]
+    has: ClassVar[frozenset[Need]]
+    heads: ClassVar[frozenset[Head]]
+    encoders: Mapping[type[Example], Callable[[Any], Features]]
+    model: torch.nn.Module
+    tokenizer: Any
+    context: int
+
+    def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch: ...
+
+    def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs: ...

@@ -1,0 +1,51 @@
+"""The one mechanism of laziness: names to implementations, imported when they are first asked for.
+
+Third parties add theirs through entry points in the groups `tailor.method`, `tailor.objective` and `tailor.base`.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from tailor.core.errors import TailorError
+
+Axis = Literal["method", "objective", "base", "verb", "cli"]
+
+IMPLEMENTATIONS: dict[str, dict[str, str]] = {
+    "method": {
+        "full": "tailor.methods.full:Full",
+        "head": "tailor.methods.head:HeadOnly",
+        "lora": "tailor.methods.lora:Lora",
+    },
+    "objective": {
+        "language": "tailor.objectives.language:Language",
+        "instruction": "tailor.objectives.instruction:Instruction",
+        "chat": "tailor.objectives.chat:Chat",
+        "classification": "tailor.objectives.classification:Classification",
+    },
+    "base": {
+        "causal-lm": "tailor.bases.causal:CausalBase",
+        "encoder": "tailor.bases.encoder:EncoderBase",
+    },
+}
+
+
+def names(axis: Axis) -> list[str]:
+    """Every registered name of an axis, ours first."""
+    return [*IMPLEMENTATIONS.get(axis, {}), *(point.name for point in entry_points(group=f"tailor.{axis}"))]
+
+
+def load(axis: Axis, name: str) -> Any:
+    """The implementation registered under a name; raises `TailorError` where there is none."""
+    path = IMPLEMENTATIONS.get(axis, {}).get(name)
+    if path is not None:
+        return resolve(path)
+    for point in entry_points(group=f"tailor.{axis}", name=name):
+        return point.load()
+    raise TailorError(f"no {axis} is named {name}", where=axis, fix=f"one of: {', '.join(names(axis))}")
+
+
+def resolve(path: str) -> Any:
+    """`package.module:attribute`, imported."""
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)

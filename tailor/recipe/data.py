@@ -1,0 +1,39 @@
+"""What the model learns from, what chooses, and what reports."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tailor.recipe.options import Options, from_short_form
+
+Split = float | str
+"""`auto`, a share of the training rows between 0 and 1 (0 skips the split), or a path."""
+
+
+class DataOptions(Options):
+    """Data. A bare string or list is `train`."""
+
+    train: str | list[str] = Field(description="path, list of paths, folder, glob, hub id, or embedded pocket:NAME")
+    dev: Split = Field("auto", description="chooses: early stopping, best checkpoint")
+    test: Split = Field("auto", description="reports; opened once per finished run, and the openings are counted")
+    columns: dict[str, str] = Field({}, description="role: column, only where recognition needs help")
+    max_length: int | Literal["auto"] = Field("auto", description="tokens; auto: the longest row, bounded by the context")
+    on_overlong: Literal["auto", "error", "truncate_prompt", "truncate", "drop"] = Field(
+        "auto", description="auto: truncate for labels, error for generation; does not apply to raw text"
+    )
+    on_bad_row: Literal["error", "skip"] = Field("error", description="skip: bad rows are counted and left out")
+    thinking: Literal["auto", "train", "empty", "drop"] = Field("auto", description="what to do with reasoning parts")
+    subject: str | None = Field(None, description="the instance word of one subject's photos")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return from_short_form(value, "train")
+
+    @model_validator(mode="after")
+    def _shares(self) -> "DataOptions":
+        for name in ("dev", "test"):
+            share = getattr(self, name)
+            if isinstance(share, float) and not 0 <= share < 1:
+                raise ValueError(f"{name} is a share of the rows: at least 0 and below 1")
+        return self

@@ -1,0 +1,43 @@
+"""What the data teaches: one options model per objective."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tailor.recipe.options import Options
+
+
+class LanguageOptions(Options):
+    """Every token of raw text is predicted from those before it."""
+
+    name: Literal["language"] = "language"
+
+
+class InstructionOptions(Options):
+    """Single turn: the answer is learned, given the instruction."""
+
+    name: Literal["instruction"] = "instruction"
+
+
+class ChatOptions(Options):
+    """Multi-turn: assistant turns are learned, with the token that ends them."""
+
+    name: Literal["chat"] = "chat"
+    train_on: Literal["all", "last"] = Field("all", description="all assistant turns, or the last one only")
+
+
+class ClassificationOptions(Options):
+    """A label for a text or two: one of n, several of n, or a number."""
+
+    name: Literal["classification"] = "classification"
+    problem: Literal["auto", "single_label", "multi_label", "regression"] = Field(
+        "auto", description="auto: by the label's type"
+    )
+
+
+OBJECTIVES: dict[str, type[Options]] = {
+    "language": LanguageOptions,
+    "instruction": InstructionOptions,
+    "chat": ChatOptions,
+    "classification": ClassificationOptions,
+}

@@ -1,0 +1,253 @@
+"""The recipe: base x data x objective x method x train x evaluate, validated, frozen, torch-free."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from tailor.core.errors import RecipeError
+from tailor.recipe.base import BaseOptions
+from tailor.recipe.data import DataOptions
+from tailor.recipe.evaluate import EvaluateOptions
+from tailor.recipe.methods import METHODS, MethodOptions
+from tailor.recipe.objectives import OBJECTIVES
+from tailor.recipe.options import Options, from_short_form
+from tailor.recipe.train import TrainOptions
+
+SHORT_FORMS = {"base": "name", "data": "train", "method": "name", "objective": "name"}
+EMBEDDED = "pocket:"
+
+
+class Recipe(Options):
+    """Everything a run is made from. The recipe a person writes has five keys: base, data, method, evaluate, output."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    base: BaseOptions
+    data: DataOptions
+    objective: Options | Literal["auto"] = Field("auto", description="what the data teaches; auto: by the data's form")
+    method: Options = Field(default_factory=METHODS["lora"])
+    train: TrainOptions = TrainOptions()
+    evaluate: EvaluateOptions = EvaluateOptions()
+    output: str = Field("runs/auto", description="the run folder; auto: a new one named by base, method and data")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_tables(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            value = dict(value)
+            for key, table in (("method", METHODS), ("objective", OBJECTIVES)):
+                if key in value and value[key] != "auto":
+                    value[key] = _choose(value[key], key, table)
+        return value
+
+    @field_validator("base", "data", mode="before")
+    @classmethod
+    def _present(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("is empty")
+        return value
+
+    @property
+    def gradient_method(self) -> MethodOptions:
+        """The method, as the options of one that is trained by gradient."""
+        assert isinstance(self.method, MethodOptions)
+        return self.method
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, every default spelled out; `Recipe.parse` gives the same recipe back."""
+        values = self.model_dump(mode="json", by_alias=True, exclude={"method", "objective"})
+        values["method"] = self.method.model_dump(mode="json")
+        values["objective"] = self.objective if isinstance(self.objective, str) else self.objective.model_dump(mode="json")
+        order = ["schema", "base", "data", "objective", "method", "train", "evaluate", "output"]
+        return {key: values[key] for key in order}
+
+    def save(self, path: Path) -> None:
+        """As YAML, fully spelled out."""
+        path.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _choose(value: Any, key: str, table: Mapping[str, type[Options]]) -> Options:
+    if isinstance(value, Options):
+        return value
+    options = from_short_form(value, "name")
+    name = options.get("name") if isinstance(options, dict) else None
+    if name not in table:
+        raise RecipeError(
+            f"there is no {key} named {name!r}", where=key, fix=_nearest(str(name), table), code="unknown_name"
+        )
+    try:
+        return table[str(name)].model_validate(options)
+    except ValidationError as error:
+        raise _explain(error, table[str(name)], prefix=(key,)) from None
+
+
+def parse(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain values; raises `RecipeError` naming the key and, for an unknown one, the nearest known."""
+    try:
+        return Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explain(error, Recipe) from None
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe file with `KEY=VALUE` overrides. Paths inside the file are relative to it, overrides' to the current folder."""
+    values = read_yaml(path)
+    _anchor(values, path.resolve().parent)
+    return parse(override(values, overrides))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"this is not YAML: {getattr(error, 'problem', error)}", where=where) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe cannot be read: {error}", where=str(path)) from None
+    if not isinstance(values, dict):
+        raise RecipeError("a recipe is a mapping of keys to values", where=str(path), fix="start with `base: …`")
+    return values
+
+
+def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Values with `a.b=VALUE` laid over them; VALUE is YAML, paths are relative to the current folder."""
+    result: dict[str, Any] = dict(values)
+    for text in overrides:
+        key, separator, raw = text.partition("=")
+        if not separator or not key:
+            raise RecipeError(f"{text!r} is no override", where=text, fix="write KEY=VALUE, e.g. train.epochs=2")
+        try:
+            value = yaml.safe_load(raw)
+        except yaml.YAMLError:
+            value = raw
+        layer: dict[str, Any] = {}
+        _put(layer, key.split("."), _number(value))
+        _anchor(layer, Path.cwd())
+        result = _merge(result, layer)
+    return result
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `2e-4` as text; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    values[path[-1]] = value
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if depth == 0 and key in SHORT_FORMS and isinstance(value, dict) and old is not None:
+            old = from_short_form(old, SHORT_FORMS[key])
+        if depth == 0 and key in ("base", "data") and isinstance(old, dict) and not isinstance(value, dict):
+            value = from_short_form(value, SHORT_FORMS[key])
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value, depth + 1) if both else value
+    return merged
+
+
+def _anchor(values: dict[str, Any], root: Path) -> None:
+    """Make relative paths absolute, in place, where they name something that exists (or will be written)."""
+    for key, short in (("base", "name"), ("data", "train")):
+        if isinstance(values.get(key), str | list):
+            values[key] = {short: values[key]}
+    base, data, output = values.get("base"), values.get("data"), values.get("output")
+    evaluate = values.get("evaluate")
+    if isinstance(base, dict):
+        for key in ("name", "chat_template"):
+            if isinstance(base.get(key), str):
+                base[key] = _existing(base[key], root)
+    if isinstance(data, dict):
+        for key in ("train", "dev", "test"):
+            if isinstance(data.get(key), str):
+                data[key] = _data_path(data[key], root)
+            elif isinstance(data.get(key), list):
+                data[key] = [_data_path(item, root) if isinstance(item, str) else item for item in data[key]]
+    if isinstance(evaluate, dict) and isinstance(evaluate.get("metrics"), list):
+        evaluate["metrics"] = [_scorer_path(name, root) for name in evaluate["metrics"]]
+    if isinstance(evaluate, dict) and isinstance(evaluate.get("primary"), str):
+        evaluate["primary"] = _scorer_path(evaluate["primary"], root)
+    if isinstance(output, str) and output != "runs/auto":
+        values["output"] = str((root / Path(output).expanduser()).resolve())
+
+
+def _existing(name: str, root: Path) -> str:
+    path = root / Path(name).expanduser()
+    return str(path.resolve()) if not name.startswith(EMBEDDED) and path.exists() else name
+
+
+def _data_path(name: str, root: Path) -> str:
+    """A hub id looks like `owner/name` and has no suffix; all else that is not embedded is a path, existing or not."""
+    path = root / Path(name).expanduser()
+    if name == "auto" or name.startswith(EMBEDDED):
+        return name
+    looks_like_hub_id = name.count("/") == 1 and not Path(name).suffix and not name.startswith((".", "/", "~"))
+    if looks_like_hub_id and not path.exists():
+        return name
+    return str(path.parent.resolve() / path.name)
+
+
+def _scorer_path(name: Any, root: Path) -> Any:
+    file, separator, function = str(name).rpartition(":")
+    return f"{(root / file).resolve()}:{function}" if separator and file.endswith(".py") else name
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> RecipeError:
+    """Pydantic's first complaint as one line: the key, what is wrong, the nearest known key."""
+    first = error.errors()[0]
+    location = tuple(str(part) for part in first["loc"])
+    where = ".".join(prefix + location)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        return RecipeError("unknown key", where=where, fix=_nearest(location[-1], known), code="unknown_key")
+    if first["type"] == "missing":
+        return RecipeError("this key is missing", where=where, fix=f"add `{where}: …`", code="missing_key")
+    context = first.get("ctx", {})
+    if isinstance(context.get("error"), RecipeError):
+        return context["error"]
+    message = first["msg"].removeprefix("Value error, ")
+    return RecipeError(f"{message[0].lower()}{message[1:]}, not {first['input']!r}", where=where, code="bad_value")
+
+
+def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, methods and objectives spelled out as alternatives."""
+    whole = Recipe.model_json_schema(by_alias=True)
+    definitions = whole.setdefault("$defs", {})
+    for key, table in (("method", METHODS), ("objective", OBJECTIVES)):
+        alternatives: list[dict[str, Any]] = [{"enum": [*table, *(["auto"] if key == "objective" else [])]}]
+        for options in table.values():
+            definitions[options.__name__] = options.model_json_schema()
+            alternatives.append({"$ref": f"#/$defs/{options.__name__}"})
+        whole["properties"][key] = {"anyOf": alternatives, "description": f"the {key}: a name, or a mapping with `name`"}
+    definitions.pop("Options", None)
+    return whole
