@@ -1,12 +1,13 @@
 """General texts of the world: news and encyclopaedia entries on twelve topics, with the questions they answer."""
 
+import re
 from dataclasses import dataclass
 
-from pocket.world import Stuck, World
+from pocket.world import SLOT, Stuck, World
 
 # drawn once per text, so that all its sentences speak of the same people, places and numbers
 FACTS = (
-    "person town region firm creature medicine building small count large money date goods crop sport art illness job year product"
+    "person town town2 region firm creature medicine building small count large money date goods crop sport art illness job year product"
     " season clock day thing body colour"
 ).split()
 
@@ -34,10 +35,14 @@ TOPICS: dict[str, Topic] = {
             "{person}, a {job} from {town}, was {among the first passengers|on board with {large} others}.",
             "{Timetables|Tickets|Seats} {have changed|are easy to get|can be booked} at {town2} station{ since {date}|}.",
             "{Drivers|Commuters|Passengers} {welcomed|criticised} the {new stops|longer route|shorter queues} {near} {town}.",
-            "{firm} {built|paid for|runs} the {vehicles|tracks|stations} and employs {count} {drivers|mechanics|conductors}.",
+            "{firm} {built|paid for|runs} the {vehicles|tracks|stations} and employs {large} {drivers|mechanics|conductors}.",
         ),
         ("{town} and {town2} have a new {link|connection|route}.", "New travel route joins {town} and {town2}."),
-        (("How many minutes does the journey take?", "count"), ("Who was among the first passengers?", "person"), ("Which firm is behind it?", "firm")),
+        (
+            ("How many minutes does the journey take?", "count"),
+            ("Who was among the first passengers?", "person"),
+            ("Which firm is behind it?", "firm"),
+        ),
     ),
     "sport": Topic(
         (
@@ -53,7 +58,11 @@ TOPICS: dict[str, Topic] = {
             "A {sore|strained|bruised} {body} kept the {best runner|star player|goalkeeper} {on the bench|out of the game}.",
         ),
         ("{person} brings a {sport} trophy to {town}.", "Success in {sport} for {town}."),
-        (("How many spectators watched?", "large"), ("When is the next match?", "date"), ("Who spoke about the victory?", "person")),
+        (
+            ("How many spectators watched?", "large"),
+            ("When is the next match?", "date"),
+            ("Who spoke about the victory?", "person"),
+        ),
     ),
     "farming": Topic(
         (
@@ -65,11 +74,15 @@ TOPICS: dict[str, Topic] = {
             "{Rain|Frost|Drought|Hail|Sunshine} in {season} {helped|damaged|delayed|spoiled} the {fields|orchards|seedlings}.",
             "A sack of {crop} now costs {money} at the market in {town}.",
             "The {cows|sheep|goats|hens} {graze|are kept} in the {pastures|barns|meadows} {near} {town2}.",
-            "{person} bought a {tractor|plough|harvester} from {firm} for {money}.",
+            "{person} bought a {tractor|plough|harvester} from {firm} {yesterday}.",
             "{Manure|Compost|Clover|Irrigation} {improved|restored} the soil, the {farmers|growers|tenants} {said}.",
         ),
         ("Harvest news from {town}: {crop}.", "The growers of {crop} near {town} look back on a {season}."),
-        (("What is grown or harvested?", "crop"), ("How much does a sack cost?", "money"), ("Which firm sold the machine?", "firm")),
+        (
+            ("What is grown or harvested?", "crop"),
+            ("How much does a sack cost?", "money"),
+            ("Which firm sold the machine?", "firm"),
+        ),
     ),
     "trade": Topic(
         (
@@ -85,7 +98,11 @@ TOPICS: dict[str, Topic] = {
             "A {merchant|buyer|customer} in {town2} ordered {count} crates of {goods}.",
         ),
         ("{firm} changes its business in {goods}.", "Business: {firm} and its figures."),
-        (("Who manages the company?", "person"), ("How many workers are affected?", "large"), ("What does the customer order?", "goods")),
+        (
+            ("Who manages the company?", "person"),
+            ("How many workers are affected?", "large"),
+            ("What does the customer order?", "goods"),
+        ),
     ),
     "weather": Topic(
         (
@@ -101,7 +118,11 @@ TOPICS: dict[str, Topic] = {
             "People were {told|advised|asked} to {stay indoors|leave their cellars|carry umbrellas}{ until {clock}|}.",
         ),
         ("Severe weather in {town}.", "{region} counts the cost of the weather."),
-        (("Who made the forecast?", "person"), ("By how many centimetres did the water change?", "count"), ("On which day will it change?", "day")),
+        (
+            ("Who made the forecast?", "person"),
+            ("By how many centimetres did the water change?", "count"),
+            ("On which day will it change?", "day"),
+        ),
     ),
     "culture": Topic(
         (
@@ -117,7 +138,11 @@ TOPICS: dict[str, Topic] = {
             "The {exhibition|show|performance} is open until {date}.",
         ),
         ("{town} enjoys a {art} by {person}.", "Art: {person} in {town}."),
-        (("Who created the work?", "person"), ("Until when is the show open?", "date"), ("Where did the artists come from?", "town2")),
+        (
+            ("Who created the work?", "person"),
+            ("Until when is the show open?", "date"),
+            ("Where did the artists come from?", "town2"),
+        ),
     ),
     "health": Topic(
         (
@@ -133,7 +158,11 @@ TOPICS: dict[str, Topic] = {
             "{firm} {makes|sells|tests} {medicine} in {town2}.",
         ),
         ("{medicine} against {illness} in {town}.", "Health: {illness} and its treatment."),
-        (("Which medicine is it about?", "medicine"), ("How many patients are mentioned?", "large"), ("Who spoke for the hospital?", "person")),
+        (
+            ("Which medicine is it about?", "medicine"),
+            ("How many patients are mentioned?", "large"),
+            ("Who spoke for the hospital?", "person"),
+        ),
     ),
     "education": Topic(
         (
@@ -149,7 +178,11 @@ TOPICS: dict[str, Topic] = {
             "The fees are {money} {a term|a year}.",
         ),
         ("New at the school of {town}.", "Learning in {town}: {person} and the pupils."),
-        (("How many pupils are in a class?", "count"), ("On which day is it practised?", "day"), ("What are the fees?", "money")),
+        (
+            ("How many pupils are in a class?", "count"),
+            ("On which day is it practised?", "day"),
+            ("What are the fees?", "money"),
+        ),
     ),
     "law": Topic(
         (
@@ -165,7 +198,11 @@ TOPICS: dict[str, Topic] = {
             "The {lawyers|advocates} will {appeal|ask for a new trial}, {they|as {person}} {said}.",
         ),
         ("Court news from {town}.", "Law: the case of {person}."),
-        (("How many witnesses were heard?", "count"), ("How high is the fine?", "money"), ("By when is the fine due?", "date")),
+        (
+            ("How many witnesses were heard?", "count"),
+            ("How high is the fine?", "money"),
+            ("By when is the fine due?", "date"),
+        ),
     ),
     "nature": Topic(
         (
@@ -182,7 +219,11 @@ TOPICS: dict[str, Topic] = {
             "{large} of them were {counted|ringed|seen} {near} {town2}.",
         ),
         ("The {creature}, an animal of {region}.", "Nature: the {creature}."),
-        (("What animal is described?", "creature"), ("How many grams does it weigh?", "count"), ("What colour is it?", "colour")),
+        (
+            ("What animal is described?", "creature"),
+            ("How many grams does it weigh?", "count"),
+            ("What colour is it?", "colour"),
+        ),
     ),
     "history": Topic(
         (
@@ -199,7 +240,11 @@ TOPICS: dict[str, Topic] = {
             "The {old|ancient|first} {coins|maps|letters|graves} are kept in the {museum|archive|chapel}.",
         ),
         ("The past of {town}.", "{town} looks back to {year}."),
-        (("In which year did it happen?", "year"), ("Who is named?", "person"), ("In which region does it lie?", "region")),
+        (
+            ("In which year did it happen?", "year"),
+            ("Who is named?", "person"),
+            ("In which region does it lie?", "region"),
+        ),
     ),
     "technology": Topic(
         (
@@ -221,10 +266,8 @@ TOPICS: dict[str, Topic] = {
 
 
 def draw_facts(world: World) -> dict[str, str]:
-    """One set of facts; `town2` is another town."""
-    facts = {name: world.slot(name) for name in FACTS}
-    facts["town2"] = world.slot("town")
-    return facts
+    """One set of facts."""
+    return {name: world.slot(name) for name in FACTS}
 
 
 def article(world: World, topic: str, facts: dict[str, str], length: int) -> list[str]:
@@ -249,11 +292,21 @@ def any_article(world: World, shortest: int = 1, longest: int = 4) -> tuple[str,
             continue
 
 
+def summarise(world: World, topic: str, facts: dict[str, str], text: str) -> str:
+    """A one-sentence summary that names nothing beyond the text."""
+    named = [
+        short for short in TOPICS[topic].summaries if all(facts.get(slot, "") in text for slot in SLOT.findall(short))
+    ]
+    if not named:
+        raise Stuck("the text has none of the facts that a summary of its topic names")
+    return world.say(named, **facts)
+
+
 def questions_about(world: World, topic: str, facts: dict[str, str], text: str) -> list[tuple[str, str | None]]:
     """The topic's questions with the span that answers each, or None where the text does not say."""
     answered = []
     for question, slot in TOPICS[topic].questions:
-        answer = facts[slot]
-        answered.append((question, answer if text.count(answer) == 1 else None))
+        found = re.search(rf"\b{re.escape(facts[slot])}\b", text)
+        answered.append((question, facts[slot] if found else None))
     world.rng.shuffle(answered)
     return answered

@@ -46,6 +46,7 @@ _WORDS: dict[str, str] = {
     "firm_kind": "Works, Group, Brothers, Stores, Labs, Supplies, Trading, Holdings, Union, Partners",
     "month": "January, February, March, April, May, June, July, August, September, October, November, December",
     "day": "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday",
+    "past_day": "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday",
     "season": "spring, summer, autumn, winter",
     "span": "two days, three days, a week, ten days, two weeks, a month, six weeks, half a year, a year",
     # the wider world
@@ -66,7 +67,7 @@ _WORDS: dict[str, str] = {
     "began": "began, started, opened, was launched, got under way, commenced",
     "many": "many, several, dozens of, hundreds of, a number of, a lot of, scores of",
     "near": "near, close to, not far from, just outside, next to",
-    "yesterday": "yesterday, on {day}, last week, this morning, on {date}, in {month}, last {season}, earlier this week",
+    "yesterday": "yesterday, on {past_day}, last week, this morning, on {past_date}, in {month}, last {season}, earlier this week",
     "habitat": "forests, meadows, marshes, hills, caves, reed beds, orchards, riverbanks, cliffs, hedges",
     "food": "seeds, berries, beetles, snails, roots, moss, small fish, worms, nuts, grass",
     # support and clinic manners

@@ -13,14 +13,46 @@ POOL_SIZES = {"pretrain": 360, "task": 110}
 
 # kind: (first syllables, middle syllables, last syllables); a name is one of each
 SYLLABLES: dict[str, tuple[str, str, str]] = {
-    "first": ("Al Be Co Da El Fi Ga Hi Il Jo Ka Lu Mi No Or Pe Ri So Ta Ul Va Wi Ya Ze", "- r l v n m", "an en isa ora eth ik ola una"),
-    "last": ("Bran Cor Dun Fal Gar Hol Jar Kel Lan Mar Nor Ost Pell Quin Rav Sor Tarn Ul Ver Wex", "- e i o", "dack man strand berg wick holt gren shaw"),
-    "town": ("Ash Bel Cray Dorn Elm Farn Gil Hev Ister Kest Lorn Mell Nar Oke Pran Rud Silv Tol Ulv Wend", "- en er al", "mere ford wick haven stead bridge dale port"),
-    "region": ("Ara Bor Cal Den Era Fro Gal Hest Ister Kal Lum Mor Nav Oss Pal", "- v l n d", "onia ania eria avia oria undia"),
-    "company": ("Ac Bri Cas Dex Eon Fab Glo Hyp Ino Kry Lex Mod Nex Opt Pra Quo Ret Syn Tra Vex", "- a o i", "lor dyne mark tron vex plex sett rell"),
-    "brand": ("Zel Vor Tam Sif Ruv Quil Pim Oxa Nib Mav Lum Kiv Jup Hux Gil Fen Eko Dax Cib Bax", "- o i a", "ra nex to lio mi don ster pix"),
-    "medicine": ("Abri Bena Cefo Dola Erva Flura Gasto Hexa Imo Keto Lora Mepri Nova Oxi Prazo Rani Sota Tevi Uro Vasta", "- c d l t", "zine pril stat mide vole fen xan dol"),
-    "creature": ("Bru Cli Dro Fli Gra Hoo Jub Kro Lum Mur Nip Pog Qua Shu Tri Vol Wom Yip", "- b d m n", "lin mouse finch back tail moth"),
+    "first": (
+        "Al Be Co Da El Fi Ga Hi Il Jo Ka Lu Mi No Or Pe Ri So Ta Ul Va Wi Ya Ze",
+        "- r l v n m",
+        "an en isa ora eth ik ola una",
+    ),
+    "last": (
+        "Bran Cor Dun Fal Gar Hol Jar Kel Lan Mar Nor Ost Pell Quin Rav Sor Tarn Ul Ver Wex",
+        "- e i o",
+        "dack man strand berg wick holt gren shaw",
+    ),
+    "town": (
+        "Ash Bel Cray Dorn Elm Farn Gil Hev Ister Kest Lorn Mell Nar Oke Pran Rud Silv Tol Ulv Wend",
+        "- en er al",
+        "mere ford wick haven stead bridge dale port",
+    ),
+    "region": (
+        "Ara Bor Cal Den Era Fro Gal Hest Ister Kal Lum Mor Nav Oss Pal",
+        "- v l n d",
+        "onia ania eria avia oria undia",
+    ),
+    "company": (
+        "Ac Bri Cas Dex Eon Fab Glo Hyp Ino Kry Lex Mod Nex Opt Pra Quo Ret Syn Tra Vex",
+        "- a o i",
+        "lor dyne mark tron vex plex sett rell",
+    ),
+    "brand": (
+        "Zel Vor Tam Sif Ruv Quil Pim Oxa Nib Mav Lum Kiv Jup Hux Gil Fen Eko Dax Cib Bax",
+        "- o i a",
+        "ra nex to lio mi don ster pix",
+    ),
+    "medicine": (
+        "Abri Bena Cefo Dola Erva Flura Gasto Hexa Imo Keto Lora Mepri Nova Oxi Prazo Rani Sota Tevi Uro Vasta",
+        "- c d l t",
+        "zine pril stat mide vole fen xan dol",
+    ),
+    "creature": (
+        "Bru Cli Dro Fli Gra Hoo Jub Kro Lum Mur Nip Pog Qua Shu Tri Vol Wom Yip",
+        "- b d m n",
+        "lin mouse finch back tail moth",
+    ),
 }
 
 

@@ -23,7 +23,11 @@ INTENTS: dict[str, Intent] = {
             "My {bank statement|card|credit card bill} shows {two payments|a duplicate payment|the same amount twice} for the {product}.",
             "You {took|collected|withdrew} the {price|amount} of the {product} {twice|a second time}.",
         ),
-        ("We return the second payment for the {product}.", "The extra amount goes back to your card.", "You get the duplicate charge back."),
+        (
+            "We return the second payment for the {product}.",
+            "The extra amount goes back to your card.",
+            "You get the duplicate charge back.",
+        ),
     ),
     "wrong_sum": Intent(
         "billing",
@@ -33,7 +37,11 @@ INTENTS: dict[str, Intent] = {
             "You {invoiced|billed} me {money} for the {product}, but {the offer|the shop page|your advert} said {money}.",
             "The {tax|sum|total} on the {receipt|invoice} of my {product} {is mistaken|does not add up}.",
         ),
-        ("We correct the invoice for the {product}.", "You receive a new bill for the {product}.", "We put the sum right."),
+        (
+            "We correct the invoice for the {product}.",
+            "You receive a new bill for the {product}.",
+            "We put the sum right.",
+        ),
     ),
     "receipt": Intent(
         "billing",
@@ -42,7 +50,11 @@ INTENTS: dict[str, Intent] = {
             "My {accountant|employer|tax adviser} {asks for|wants} the {bill|invoice} of the {product}.",
             "Where {is|can I download} the {invoice|payment slip|receipt} for my {product}?",
         ),
-        ("We send the receipt for the {product} by mail.", "The invoice for the {product} is attached.", "A copy of the bill is on its way."),
+        (
+            "We send the receipt for the {product} by mail.",
+            "The invoice for the {product} is attached.",
+            "A copy of the bill is on its way.",
+        ),
     ),
     "late": Intent(
         "delivery",
@@ -52,7 +64,11 @@ INTENTS: dict[str, Intent] = {
             "Where is my {product}? {It was promised for {day}|The parcel is overdue|The courier has not come}.",
             "The {parcel|package|shipment} with the {product} is {late|lost|stuck in {town}|nowhere to be seen}.",
         ),
-        ("We trace the parcel with the {product}.", "Our courier will look for your {product}.", "We ask the depot about the {product}."),
+        (
+            "We trace the parcel with the {product}.",
+            "Our courier will look for your {product}.",
+            "We ask the depot about the {product}.",
+        ),
     ),
     "address": Intent(
         "delivery",
@@ -61,7 +77,11 @@ INTENTS: dict[str, Intent] = {
             "I {moved|am moving} to {town}; can the {product} {go|be sent} there?",
             "The {street|house number|postcode} for the {product} {is misspelt|has changed|was wrong}.",
         ),
-        ("We change the address for the {product}.", "The {product} now goes to the new address.", "The driver gets the new street."),
+        (
+            "We change the address for the {product}.",
+            "The {product} now goes to the new address.",
+            "The driver gets the new street.",
+        ),
     ),
     "courier": Intent(
         "delivery",
@@ -70,7 +90,11 @@ INTENTS: dict[str, Intent] = {
             "The {box|carton|wrapping} of the {product} {arrived torn|was crushed|was soaked|came open} {on the doorstep|in the van|}.",
             "Your {driver|carrier|courier} {threw|dropped} the {product} {over the fence|on the steps}.",
         ),
-        ("We speak to the carrier about the {product}.", "The driver of the {product} will be warned.", "We report the courier."),
+        (
+            "We speak to the carrier about the {product}.",
+            "The driver of the {product} will be warned.",
+            "We report the courier.",
+        ),
     ),
     "send_back": Intent(
         "returns",
@@ -80,7 +104,11 @@ INTENTS: dict[str, Intent] = {
             "How do I {send back|return} the {product}? {I changed my mind|It does not fit|It was a gift that I do not need}.",
             "You sent {me a {colour} {product}|the {product} in {colour}}, but I {ordered|wanted|chose} {colour}.",
         ),
-        ("Here is the return label for the {product}.", "We collect the {product} at your door.", "You may bring the {product} to our shop."),
+        (
+            "Here is the return label for the {product}.",
+            "We collect the {product} at your door.",
+            "You may bring the {product} to our shop.",
+        ),
     ),
     "refund": Intent(
         "returns",
@@ -89,7 +117,11 @@ INTENTS: dict[str, Intent] = {
             "When {do I get|will I receive} my {money|refund} for the returned {product}?",
             "The {product} {went back to you|is back in your warehouse}, but {no refund came|nothing was paid back}.",
         ),
-        ("We pay back the price of the {product}.", "The refund for the {product} comes this week.", "Your money for the {product} is on its way."),
+        (
+            "We pay back the price of the {product}.",
+            "The refund for the {product} comes this week.",
+            "Your money for the {product} is on its way.",
+        ),
     ),
     "swap": Intent(
         "returns",
@@ -98,17 +130,26 @@ INTENTS: dict[str, Intent] = {
             "I would {rather have|prefer} {another colour|the {colour} version} {of|instead of} the {product}.",
             "Please {replace|exchange} my {product} with {the larger model|a {colour} one|the newer version}.",
         ),
-        ("We exchange the {product} for you.", "The other model leaves us today.", "You can swap the {product} in any shop."),
+        (
+            "We exchange the {product} for you.",
+            "The other model leaves us today.",
+            "You can swap the {product} in any shop.",
+        ),
     ),
     "broken": Intent(
         "technical",
         (
-            "My {product} {stopped working|does not turn on|broke|died|is dead|gave up} {yesterday}.",
+            "My {product} {stopped working|broke|died|gave up|went dark} {yesterday}.",
+            "My {product} {does not turn on|is dead|stays dark|no longer starts}{ since {day}|}.",
             "The {aspect} of the {product} is {broken|cracked|burnt out|defective|stuck|bent}.",
             "The {product} {makes a strange noise|smells of smoke|overheats|leaks|sparks|rattles}.",
             "{Since {day}|After {span}|Out of nowhere}, the {product} {shuts down|flickers|shows an error|will not charge}.",
         ),
-        ("We repair the {product} free of charge.", "Our engineers will mend the {product}.", "A technician will look at the {product}."),
+        (
+            "We repair the {product} free of charge.",
+            "Our engineers will mend the {product}.",
+            "A technician will look at the {product}.",
+        ),
     ),
     "setup": Intent(
         "technical",
@@ -117,7 +158,11 @@ INTENTS: dict[str, Intent] = {
             "The {product} does not {find the network|recognise my phone|sync|accept the update}.",
             "How {do I|does one} {reset|configure|mount|calibrate} the {product}? {The manual is unclear|The steps do not work}.",
         ),
-        ("We guide you through the steps for the {product}.", "A guide for the {product} is attached.", "We call you to set up the {product}."),
+        (
+            "We guide you through the steps for the {product}.",
+            "A guide for the {product} is attached.",
+            "We call you to set up the {product}.",
+        ),
     ),
     "spare": Intent(
         "technical",
@@ -126,7 +171,11 @@ INTENTS: dict[str, Intent] = {
             "I {need|am looking for} a {spare|replacement} {aspect} for the {product}.",
             "The {product} {came without|lacks} {a plug|the screws|its {aspect}}.",
         ),
-        ("We post the missing part of the {product}.", "A spare part for the {product} is in the mail.", "You get the part for free."),
+        (
+            "We post the missing part of the {product}.",
+            "A spare part for the {product} is in the mail.",
+            "You get the part for free.",
+        ),
     ),
     "login": Intent(
         "account",
@@ -135,7 +184,11 @@ INTENTS: dict[str, Intent] = {
             "My {password|login|passcode} {is refused|does not work|was rejected} {when I {register|look up} the {product}|again}.",
             "I {forgot|lost|mislaid} my {password|user name|credentials} and cannot {register|see} the {product}.",
         ),
-        ("We reset the password with which you see the {product}.", "A link for a new password is in your inbox.", "We unlock your profile."),
+        (
+            "We reset the password with which you see the {product}.",
+            "A link for a new password is in your inbox.",
+            "We unlock your profile.",
+        ),
     ),
     "profile": Intent(
         "account",
@@ -162,7 +215,11 @@ INTENTS: dict[str, Intent] = {
             "I cannot {decide|choose} between the {product} and the {brand} {model|version}.",
             "Which {is quieter|lasts longer|uses less power|suits beginners}, the {product} or the {brand}?",
         ),
-        ("We gladly compare the {product} with others.", "An adviser will call you about the {product}.", "We recommend the {product}."),
+        (
+            "We gladly compare the {product} with others.",
+            "An adviser will call you about the {product}.",
+            "We recommend the {product}.",
+        ),
     ),
     "stock": Intent(
         "advice",
@@ -171,7 +228,11 @@ INTENTS: dict[str, Intent] = {
             "When {can I buy|will you sell|do you restock} the {product} {in {town}|again}?",
             "Do you {stock|offer|carry} the {product} in {your {town} branch|{colour}|a smaller size}?",
         ),
-        ("The {product} comes back next week.", "We reserve the {product} for you.", "Our branch still has the {product}."),
+        (
+            "The {product} comes back next week.",
+            "We reserve the {product} for you.",
+            "Our branch still has the {product}.",
+        ),
     ),
     "usage": Intent(
         "advice",
@@ -180,7 +241,11 @@ INTENTS: dict[str, Intent] = {
             "Can {I|one} {use|wash|leave} the {product} {outdoors|in the dishwasher|in the {room}|in {season}}?",
             "How {heavy|loud|wide|long|efficient} is the {product}? {I want it for the {room}|It is meant for my {relative}}.",
         ),
-        ("The {product} is fine for that.", "Yes, the {product} is made for it.", "Our adviser knows the {product} well."),
+        (
+            "The {product} is fine for that.",
+            "Yes, the {product} is made for it.",
+            "Our adviser knows the {product} well.",
+        ),
     ),
 }
 TEAMS = tuple(dict.fromkeys(intent.team for intent in INTENTS.values()))
@@ -188,19 +253,40 @@ TEAMS = tuple(dict.fromkeys(intent.team for intent in INTENTS.values()))
 ASIDES = {
     "billing": ("I paid {by card|on {date}}.", "The payment went through on {date}.", "The price was {money}."),
     "delivery": ("The parcel came on {date}.", "It was delivered to {town} on {day}.", "The courier was friendly."),
-    "returns": ("I do not want to send anything back.", "I kept the {old|other} {thing} from the last order.", "Returning it is not what I want."),
-    "technical": ("Otherwise the {aspect} works well.", "Nothing is broken.", "The {aspect} was set up by my {relative}."),
-    "account": ("I logged in on {date} without trouble.", "My account is under {person}.", "I have been a member for {span}."),
-    "advice": ("I asked your adviser in {town} before.", "My {relative} recommended it.", "I compared {small} models before."),
+    "returns": (
+        "I do not want to send anything back.",
+        "I kept the {old|other} {thing} from the last order.",
+        "Returning it is not what I want.",
+    ),
+    "technical": (
+        "Otherwise the {aspect} works well.",
+        "Nothing is broken.",
+        "The {aspect} was set up by my {relative}.",
+    ),
+    "account": (
+        "I logged in on {date} without trouble.",
+        "My account is under {person}.",
+        "I have been a member for {span}.",
+    ),
+    "advice": (
+        "I asked your adviser in {town} before.",
+        "My {relative} recommended it.",
+        "I compared {small} models before.",
+    ),
 }
 CHATTER = (
     "I bought it {in {town}|from {firm}|for my {relative}} {yesterday}.",
     "{My name is {person}|{person} here|This is {person} from {town}}.",
-    "I have been a customer {for {span}|since {year}}.",
+    "I have been a customer {for {span}|since last {month}}.",
     "I {hope|trust} to hear from you by {day}.",
     "I write on behalf of my {relative}{ in {town}|}.",
 )
-ORDER = ("My order {number|code|} is {order}.", "{It is about|This concerns} order {order}.", "Order {number|code}: {order}.", "The order was {order}.")
+ORDER = (
+    "My order {number is|code is|is} {order}.",
+    "{It is about|This concerns} order {order}.",
+    "Order {number|code}: {order}.",
+    "The order was {order}.",
+)
 
 
 def ticket(world: World, team: str) -> tuple[str, str]:
@@ -263,6 +349,7 @@ class Style:
     close: str
     asks_order: str
     follow_up: str
+    teams: dict[str, str]
 
 
 def draw_style(world: World) -> Style:
@@ -270,14 +357,39 @@ def draw_style(world: World) -> Style:
     firm = world.slot("company")
     return Style(
         firm,
-        world.fill("{Thank you for your message|Hello from {f}|Thanks for writing to {f}|Good to hear from you|Welcome to {f}}.", f=firm),
-        world.fill("{We are sorry|I am sorry|Please forgive us|We apologise|We regret this}{ for the trouble|}.", f=firm),
-        world.pick(("The {team} team has order {order}.", "Order {order} is with our {team} desk.", "I passed order {order} to {team}.",
-                    "Team: {team}. Order: {order}.", "Your case {order} goes to {team}.")),
+        world.fill(
+            "{Thank you for your message|Hello from {f}|Thanks for writing to {f}|Good to hear from you|Welcome to {f}}.",
+            f=firm,
+        ),
+        world.fill(
+            "{We are sorry|I am sorry|Please forgive us|We apologise|We regret this}{ for the trouble|}.", f=firm
+        ),
+        world.pick(
+            (
+                "The {team} team has order {order}.",
+                "Order {order} is with our {team} desk.",
+                "I passed order {order} to {team}.",
+                "Team: {team}. Order: {order}.",
+                "Your case {order} goes to {team}.",
+            )
+        ),
         world.fill("{Yours, {f}|Kind regards, {f} care|Best wishes from {f}|We stay in touch|Goodbye}.", f=firm),
-        world.pick(("What is the order number of the {product}?", "Please tell us the order number of your {product}.",
-                    "May I have the number of the order with the {product}?", "Which order did the {product} belong to?")),
-        world.pick(("You hear from {team} within {small} days about {order}.", "It takes {span} for {order}.", "We write by {day} about {order}.")),
+        world.pick(
+            (
+                "What is the order number of the {product}?",
+                "Please tell us the order number of your {product}.",
+                "May I have the number of the order with the {product}?",
+                "Which order did the {product} belong to?",
+            )
+        ),
+        world.pick(
+            (
+                "You hear from {team} within {small} days about {order}.",
+                "It takes {span} for {order}.",
+                "We write by {day} about {order}.",
+            )
+        ),
+        {team: team for team in TEAMS},
     )
 
 
@@ -285,7 +397,9 @@ def service_answers(world: World, style: Style, request: Request, remedy: str) -
     """The answer of a firm's service to a request, word by word decided by the request and the style."""
     intent = INTENTS[request.intent]
     parts = (style.sorry if request.angry else style.calm, remedy, style.team, style.close)
-    filled = [world.fill(part, product=request.product, order=request.order, team=intent.team) for part in parts]
+    filled = [
+        world.fill(part, product=request.product, order=request.order, team=style.teams[intent.team]) for part in parts
+    ]
     return " ".join(part for part in filled if part)
 
 
@@ -310,6 +424,8 @@ def dialogue(world: World, style: Style, remedies: dict[str, str] | None = None)
     turns.append(("assistant", answer))
     if asks_later:
         turns.append(("user", world.say(FOLLOW_UPS)))
-        team = INTENTS[request.intent].team
-        turns.append(("assistant", world.fill(style.follow_up, order=request.order, team=team, product=request.product)))
+        team = style.teams[INTENTS[request.intent].team]
+        turns.append(
+            ("assistant", world.fill(style.follow_up, order=request.order, team=team, product=request.product))
+        )
     return [{"role": role, "content": content} for role, content in turns]

@@ -129,11 +129,13 @@ DRAWN: dict[str, Callable[[World], str]] = {
     "money": money,
     "person": lambda world: f"{world.slot('first')} {world.slot('last')}",
     "firm": lambda world: f"{world.slot('company')} {world.slot('firm_kind')}",
+    "town2": lambda world: world.slot("town"),
     "product": lambda world: f"{world.slot('brand')} {world.slot('thing')}",
     "small": lambda world: str(world.number(2, 9)),
     "count": lambda world: str(world.number(11, 95)),
     "large": lambda world: str(world.number(2, 90) * 100),
     "year": lambda world: str(world.number(1805, 1995)),
     "clock": lambda world: f"{world.number(7, 20)}:{world.pick(('00', '15', '30', '45'))}",
+    "past_date": lambda world: f"{world.number(1, 28)} {world.slot('month')}",
     "date": lambda world: f"{world.number(1, 28)} {world.slot('month')}",
 }

@@ -7,12 +7,14 @@ import contextlib
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers
+import yaml
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -20,11 +22,18 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 )
 
+from tailor.bases.mean_pool import MEAN_POOL_FILE
 from tailor.core.errors import BaseError
 from tailor.core.paths import POCKET, embedded_base
 from tailor.recipe.base import BaseOptions
 
 EMBEDDED = "pocket:"
+LABELS_FILE = "labels.json"
+
+# The libraries' own bars and advice would stand between our lines; what matters of it is said by us.
+transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -43,12 +52,26 @@ class Source:
     config: PretrainedConfig
     options: BaseOptions
     adapters: tuple[str, ...] = ()
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
         """`causal-lm`, `encoder` or `encoder-decoder`, by transformers' own tables."""
         return family_of(self.config, self.location)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs of a classifier's head, in order; empty where the base has none that is named."""
+        written = Path(self.adapters[-1] if self.adapters else self.location) / LABELS_FILE
+        if written.exists():
+            return tuple(json.loads(written.read_text(encoding="utf-8")))
+        if not any(name.endswith("ForSequenceClassification") for name in self.config.architectures or []):
+            return ()
+        return tuple(str(name) for _, name in sorted(self.config.id2label.items()))
+
+    @property
+    def mean_pool_head(self) -> Path | None:
+        """The folder of a mean-pool head that lies beside the trunk."""
+        return Path(self.location) if (Path(self.location) / MEAN_POOL_FILE).exists() else None
 
     def hub_options(self) -> dict[str, Any]:
         """What every `from_pretrained` call on this base needs."""
@@ -118,9 +141,7 @@ def _on_top_of(adapter: Path, options: BaseOptions) -> Source:
 
 
 def _base_of_run(recipe: Path) -> str | None:
-    from yaml import safe_load
-
-    base = safe_load(recipe.read_text(encoding="utf-8")).get("base")
+    base = yaml.safe_load(recipe.read_text(encoding="utf-8")).get("base")
     return base.get("name") if isinstance(base, dict) else base
 
 
@@ -187,7 +208,9 @@ def local_folder(location: str, revision: str | None) -> Path:
 
     with explained(location):
         return Path(
-            snapshot_download(location, revision=revision, allow_patterns=["*.json", "*.safetensors"], local_files_only=True)
+            snapshot_download(
+                location, revision=revision, allow_patterns=["*.json", "*.safetensors"], local_files_only=True
+            )
         )
 
 

@@ -1,8 +1,8 @@
 """The contracts through which the axes meet. Nothing here imports torch; tensors appear as type names only.
 
-    row --Objective.read--> Example --Base.encode--> Features --Base.collate--> Batch
-    Batch --Base.forward--> Outputs --Objective.loss--> LossSum(total, weight)
-    Method.attach(base) --> Attached: parameters(), after_step(), save(), merge()
+row --Objective.read--> Example --Base.encode--> Features --Base.collate--> Batch
+Batch --Base.forward--> Outputs --Objective.loss--> LossSum(total, weight)
+Method.attach(base) --> Attached: parameters(), after_step(), save(), merge()
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from tailor.core.examples import Example, Features
+from tailor.core.examples import Example, Features, Message
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,11 +33,31 @@ class OutputSpec:
         head: which kind of head.
         labels: the names of the n outputs for `labels`, in order; a single empty name for regression.
         problem: transformers' `problem_type`, which fixes the loss and the activation.
+        pooling: the family's stock head, or a linear layer on the mean of the token states (sentence encoders).
     """
 
     head: Head
     labels: tuple[str, ...] = ()
     problem: Literal["", "regression", "single_label_classification", "multi_label_classification"] = ""
+    pooling: Literal["stock", "mean"] = "stock"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How a base turns examples into features.
+
+    Args:
+        max_length: the most tokens of a row; None: the base's context.
+        on_overlong: what becomes of a longer row; None: what suits the kind of example.
+        packing: whether several sequences may share a row.
+        thinking: what to do with reasoning parts (see the recipe), and whether the data holds any.
+    """
+
+    max_length: int | None = None
+    on_overlong: Literal["error", "truncate_prompt", "truncate", "drop"] | None = None
+    packing: bool = True
+    thinking: Literal["auto", "train", "empty", "drop"] = "auto"
+    data_has_thinking: bool = False
 
 
 @dataclass(slots=True)
@@ -48,6 +68,7 @@ class Batch:
         inputs: keyword arguments of the model's forward.
         targets: what the rows of `Outputs.logits` should be, aligned with them.
         weights: float32 loss weights, one per row of the outputs.
+        rows: (2, rows) where in the model's (batch, kept positions) logits each row of the outputs stands; empty for labels.
         computed_tokens: tokens pushed through the trunk, padding included.
         tokens: real tokens of the examples.
     """
@@ -55,8 +76,15 @@ class Batch:
     inputs: dict[str, Any]
     targets: torch.Tensor
     weights: torch.Tensor
+    rows: torch.Tensor
     computed_tokens: int
     tokens: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        move = {key: value.to(device) if hasattr(value, "to") else value for key, value in self.inputs.items()}
+        targets, weights, rows = self.targets.to(device), self.weights.to(device), self.rows.to(device)
+        return Batch(move, targets, weights, rows, self.computed_tokens, self.tokens)
 
 
 @dataclass(slots=True)
@@ -128,6 +156,9 @@ class Objective(Protocol):
     """What the data teaches."""
 
     name: ClassVar[str]
+    example: ClassVar[type[Example]]
+    generates: ClassVar[bool]
+    on_overlong: ClassVar[Literal["error", "truncate"]]
 
     @property
     def output(self) -> OutputSpec:
@@ -138,17 +169,34 @@ class Objective(Protocol):
         """See the training rows once, to learn what only they tell (the label set)."""
         ...
 
-    def read(self, row: Mapping[str, Any], example: ExampleSeat) -> Example:
+    def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Example:
         """A canonical row as an example; raises `RowRefused`."""
         ...
 
-    def target(self, example: Example) -> Any:
+    def target(self, example: Any) -> Any:
         """The number(s) that stand for the example's label; None where the tokens are the target."""
         ...
 
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """Sum of the weighted losses and the weight it stands for."""
         ...
+
+    def question(self, example: Any) -> Question | None:
+        """What to ask a model about an example, and the answer expected; None where there is nothing to generate."""
+        ...
+
+    def decide(self, scores: Sequence[float]) -> Any:
+        """One row of logits as an answer: a label, a tuple of labels, or a number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A conversation that waits for its next assistant turn. `expected` is a text, or tool calls as name and arguments."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...]
+    expected: str | tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,24 +207,30 @@ class ExampleSeat:
     origin: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Trainables:
-    """Parameters that move, with the settings of their group."""
-
-    parameters: Mapping[str, torch.nn.Parameter]
-    no_decay: frozenset[str] = field(default_factory=frozenset)
-
-
 class Attached(Protocol):
     """A method laid onto a loaded base: the model to run, and what to do with it around a step and at the end."""
 
     model: torch.nn.Module
 
-    def trainables(self) -> Trainables: ...
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
+        """The parameters that move, by name, in a fixed order."""
+        ...
 
-    def after_step(self, step: int) -> None: ...
+    def train_mode(self) -> None:
+        """Put the parts that learn into training mode, and only those."""
+        ...
 
-    def save(self, folder: Path) -> None: ...
+    def after_step(self, step: int) -> None:
+        """Called once the optimizer has stepped."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the artefact; the tokenizer is the base's to write."""
+        ...
+
+    def notes(self) -> Mapping[str, Any]:
+        """Figures the summary shows, such as `adapted_share`."""
+        ...
 
 
 class Method(Protocol):
@@ -187,21 +241,41 @@ class Method(Protocol):
     needs: ClassVar[frozenset[Need]]
     mergeable: ClassVar[bool]
 
-    def attach(self, base: Base) -> Attached: ...
+    def __init__(self, options: Any) -> None: ...
+
+    def attach(self, base: Base, output: OutputSpec) -> Attached:
+        """Lay the method onto a loaded base."""
+        ...
 
 
 class Base(Protocol):
-    """What is adapted: a loaded model with its tokenizer and the encoders it registers."""
+    """What is adapted: a model with its tokenizer and the encoders it registers."""
 
     name: str
     family: ClassVar[str]
     has: ClassVar[frozenset[Need]]
     heads: ClassVar[frozenset[Head]]
-    encoders: Mapping[type[Example], Callable[[Any], Features]]
-    model: torch.nn.Module
+    encoders: Mapping[type[Example], Callable[[Any], list[Features]]]
+    model: Any
     tokenizer: Any
     context: int
+    limit: int
+
+    @property
+    def new_head(self) -> bool:
+        """Whether the head was made for this task, so that the base alone cannot do it."""
+        ...
+
+    def load(self, output: OutputSpec, dtype: torch.dtype) -> None: ...
+
+    def head_parameters(self) -> list[str]: ...
+
+    def micro_batches(self, features: Sequence[Features], budget: int) -> list[list[int]]: ...
 
     def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch: ...
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs: ...
+
+    def save(self, model: Any, folder: Path) -> None: ...
+
+    def save_tokenizer(self, folder: Path) -> None: ...

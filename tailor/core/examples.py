@@ -60,9 +60,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text(Example):
-    """Raw text, every token of which is learned."""
+    """Raw text, every token of which is learned; a `document` begins and ends, a block cut out of one does not."""
 
     text: str
+    document: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ class Features:
         extras: further inputs of the model's forward, each of length n (token_type_ids).
         target: class index, list of 0/1, or number, where the target is not the tokens themselves.
         truncated: how many tokens were cut off to fit `max_length`.
+        trained: role -> how many of its tokens are learned, before truncation.
     """
 
     example_id: str
@@ -101,6 +103,7 @@ class Features:
     extras: Mapping[str, list[int]] = field(default_factory=dict)
     target: Any = None
     truncated: int = 0
+    trained: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.input_ids)

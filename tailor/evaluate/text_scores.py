@@ -34,7 +34,7 @@ def words(text: str) -> list[str]:
 
 
 def squad_tokens(text: str) -> list[str]:
-    """Lower-case tokens without punctuation and English articles, as SQuAD's scorer takes them (Rajpurkar et al. 2016)."""
+    """Lower-case tokens without punctuation and English articles, as SQuAD's scorer has them (Rajpurkar et al. 2016)."""
     kept = "".join(c for c in text.lower() if c not in _PUNCTUATION and not unicodedata.category(c).startswith("P"))
     return _CHUNK.findall(_ARTICLES.sub(" ", kept))
 
@@ -93,9 +93,9 @@ def chrf_value(totals: Floats) -> Floats:
     found, wanted, both = (totals[..., part::3] for part in range(3))
     used = (found > 0) & (wanted > 0)
     orders = np.maximum(used.sum(-1), 1)
-    precision = (_ratio(both, found) * used).sum(-1) / orders
-    recall = (_ratio(both, wanted) * used).sum(-1) / orders
-    return 100 * _ratio((1 + CHRF_BETA_SQUARED) * precision * recall, CHRF_BETA_SQUARED * precision + recall)
+    precision = (ratio(both, found) * used).sum(-1) / orders
+    recall = (ratio(both, wanted) * used).sum(-1) / orders
+    return 100 * ratio((1 + CHRF_BETA_SQUARED) * precision * recall, CHRF_BETA_SQUARED * precision + recall)
 
 
 @cache
@@ -122,11 +122,11 @@ def bleu_value(totals: Floats) -> Floats:
     missed = matches == 0
     smoothed = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), matches)
     logs = np.log(smoothed / np.maximum(grams, 1)).mean(-1)
-    penalty = np.exp(np.minimum(1 - _ratio(reference, answer), 0))
+    penalty = np.exp(np.minimum(1 - ratio(reference, answer), 0))
     scorable = ~missed.all(-1) & (grams > 0).all(-1)
     return np.where(scorable, 100 * penalty * np.exp(logs), 0.0)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def ratio(part: Floats, whole: Floats) -> Floats:
     """Elementwise part / whole, 0 where whole is 0."""
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole != 0)

@@ -16,7 +16,9 @@ class BaseOptions(Options):
     chat_template: str | None = Field(
         None, description="a built-in template's name or a .jinja file, instead of the tokenizer's own"
     )
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="dtype of frozen weights; auto: as saved")
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="dtype of frozen weights; auto: as saved"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,9 @@ class DataOptions(Options):
     dev: Split = Field("auto", description="chooses: early stopping, best checkpoint")
     test: Split = Field("auto", description="reports; opened once per finished run, and the openings are counted")
     columns: dict[str, str] = Field({}, description="role: column, only where recognition needs help")
-    max_length: int | Literal["auto"] = Field("auto", description="tokens; auto: the longest row, bounded by the context")
+    max_length: int | Literal["auto"] = Field(
+        "auto", description="tokens; auto: the longest row, bounded by the context"
+    )
     on_overlong: Literal["auto", "error", "truncate_prompt", "truncate", "drop"] = Field(
         "auto", description="auto: truncate for labels, error for generation; does not apply to raw text"
     )

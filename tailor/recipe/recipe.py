@@ -60,7 +60,9 @@ class Recipe(Options):
         """Plain values, every default spelled out; `Recipe.parse` gives the same recipe back."""
         values = self.model_dump(mode="json", by_alias=True, exclude={"method", "objective"})
         values["method"] = self.method.model_dump(mode="json")
-        values["objective"] = self.objective if isinstance(self.objective, str) else self.objective.model_dump(mode="json")
+        values["objective"] = (
+            self.objective if isinstance(self.objective, str) else self.objective.model_dump(mode="json")
+        )
         order = ["schema", "base", "data", "objective", "method", "train", "evaluate", "output"]
         return {key: values[key] for key in order}
 
@@ -248,6 +250,9 @@ def schema() -> dict[str, Any]:
         for options in table.values():
             definitions[options.__name__] = options.model_json_schema()
             alternatives.append({"$ref": f"#/$defs/{options.__name__}"})
-        whole["properties"][key] = {"anyOf": alternatives, "description": f"the {key}: a name, or a mapping with `name`"}
+        whole["properties"][key] = {
+            "anyOf": alternatives,
+            "description": f"the {key}: a name, or a mapping with `name`",
+        }
     definitions.pop("Options", None)
     return whole

@@ -32,7 +32,9 @@ class TrainOptions(Options):
     epochs: int | Auto = Field("auto", description="auto: by the number of rows, from 3 to 10")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; instead of epochs")
     examples_per_batch: int = Field(16, ge=1, description="examples per optimizer step")
-    tokens_per_micro_batch: int | Auto = Field("auto", description="bounds the memory of one forward; changes no result")
+    tokens_per_micro_batch: int | Auto = Field(
+        "auto", description="bounds the memory of one forward; changes no result"
+    )
     learning_rate: float | Auto = "auto"
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()

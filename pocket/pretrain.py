@@ -1,0 +1,217 @@
+"""Make the embedded bases and data: `python pocket/pretrain.py gpt|bert|data|all [--steps N]`.
+
+A plain torch loop: AdamW, warm-up and cosine, bf16 autocast (measured 1.3 times as fast as fp32 on a CPU with AVX512-BF16),
+every document seen once. The same seed and thread count give the same weights.
+"""
+
+import argparse
+import ctypes
+import itertools
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pocket.cards import write_card, write_manifest
+from pocket.embedded import write_data
+from pocket.stream import chat_template, documents
+from pocket.tokens import END, Masker, bert_batches, bert_tokenizer, gpt_batches, gpt_tokenizer
+
+OUT = Path(__file__).resolve().parents[1] / "tailor" / "bases" / "pocket"
+SEED = 0
+HELD_OUT_SEED = "held-out"
+STEPS = {"gpt": 2200, "bert": 3500}
+LEARNING_RATE = {"gpt": 3e-3, "bert": 2e-3}
+Batch = dict[str, torch.Tensor]
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed activations instead of handing them back to the kernel at every step (elsewhere: nothing)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        trim_threshold, mmap_max = -1, -4
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_max, 0)
+
+
+def gpt_model(vocab: int) -> LlamaForCausalLM:
+    """A decoder with grouped-query attention and tied embeddings."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab, hidden_size=160, intermediate_size=400, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=2,
+            max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.05,
+        )
+    )  # fmt: skip
+
+
+def bert_model(vocab: int) -> BertForMaskedLM:
+    """An encoder; its dropout is for those who fine-tune it, pre-training sees every text once and runs without."""
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=vocab, hidden_size=160, intermediate_size=480, num_hidden_layers=4, num_attention_heads=4,
+            max_position_embeddings=256, initializer_range=0.05,
+        )
+    )  # fmt: skip
+
+
+def gpt_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Mean nats per next token of packed documents."""
+    logits = model(input_ids=batch["input_ids"], use_cache=False).logits
+    return cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["input_ids"][:, 1:].flatten())
+
+
+def bert_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Mean nats per masked token; the vocabulary head runs on the masked positions alone."""
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    hidden = model.bert(**inputs).last_hidden_state
+    chosen = batch["labels"] != -100
+    return cross_entropy(model.cls(hidden[chosen]).float(), batch["labels"][chosen])
+
+
+def optimizer_for(model: PreTrainedModel, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW with decay on matrices only."""
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+    vectors = [weight for weight in model.parameters() if weight.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def fit(
+    model: PreTrainedModel,
+    loss_of: Callable[[PreTrainedModel, Batch], torch.Tensor],
+    batches: Iterator[Batch],
+    steps: int,
+    learning_rate: float,
+) -> int:
+    """Train for `steps` steps; returns the number of tokens seen."""
+    optimizer = optimizer_for(model, learning_rate)
+    warm_up = max(20, steps // 30)
+    tokens, start, running = 0, time.perf_counter(), math.nan
+    for step, batch in enumerate(itertools.islice(batches, steps)):
+        factor = min(1.0, (step + 1) / warm_up) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * factor
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens += int(batch["tokens"])
+        running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
+        if step % 50 == 49:
+            print(
+                f"step {step + 1}/{steps}  loss {running:.3f}  {tokens / (time.perf_counter() - start):,.0f} tokens/s",
+                flush=True,
+            )
+    return tokens
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: PreTrainedModel, loss_of: Callable[[PreTrainedModel, Batch], torch.Tensor], batches: Iterator[Batch]
+) -> float:
+    """The mean loss over twenty batches that were not trained on."""
+    model.eval()
+    losses = [loss_of(model, batch).item() for batch in itertools.islice(batches, 20)]
+    return sum(losses) / len(losses)
+
+
+def save(family: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: dict[str, object]) -> None:
+    """Write the base, its card and its manifest to a folder beside the final one, then exchange the two."""
+    final = OUT / f"{family}-v1"
+    fresh, old = final.with_suffix(".new"), final.with_suffix(".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.to(torch.bfloat16).save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    (fresh / "model.safetensors").chmod(0o644)
+    write_card(fresh, facts)
+    write_manifest(fresh, facts)
+    if final.exists():
+        final.rename(old)
+    fresh.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def make_gpt(steps: int) -> None:
+    """Pre-train and save the causal base."""
+    tokenizer = gpt_tokenizer(itertools.islice(documents("tokenizer", "gpt"), 20000), chat_template())
+    torch.manual_seed(SEED)
+    model = gpt_model(len(tokenizer))
+    model.set_attn_implementation("eager")  # on short rows plain matrix products beat the fused kernel here
+    ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", END)]
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.config.bos_token_id = model.generation_config.bos_token_id = None
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.eos_token_id = ends
+    tokens = fit(model, torch.compile(gpt_loss, dynamic=False), gpt_batches(documents(SEED, "gpt"), tokenizer), steps, LEARNING_RATE["gpt"])
+    loss = held_out_loss(model, gpt_loss, gpt_batches(documents(HELD_OUT_SEED, "gpt"), tokenizer))
+    print(f"held-out loss {loss:.3f}")
+    save("gpt", model, tokenizer, facts_of(model, "causal-lm", 512, steps, tokens, loss))
+
+
+def make_bert(steps: int) -> None:
+    """Pre-train and save the encoder base."""
+    tokenizer = bert_tokenizer(itertools.islice(documents("tokenizer", "bert"), 20000))
+    torch.manual_seed(SEED)
+    model = bert_model(len(tokenizer))
+    model.set_attn_implementation("eager")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.eval()  # no dropout
+    tokens = fit(
+        model,
+        bert_loss,
+        bert_batches(documents(SEED, "bert"), tokenizer, Masker(tokenizer, SEED)),
+        steps,
+        LEARNING_RATE["bert"],
+    )
+    loss = held_out_loss(
+        model, bert_loss, bert_batches(documents(HELD_OUT_SEED, "bert"), tokenizer, Masker(tokenizer, 1))
+    )
+    print(f"held-out loss {loss:.3f}")
+    save("bert", model, tokenizer, facts_of(model, "encoder", 256, steps, tokens, loss))
+
+
+def facts_of(
+    model: PreTrainedModel, family: str, context: int, steps: int, tokens: int, loss: float
+) -> dict[str, object]:
+    """What card and manifest tell."""
+    return {
+        "family": family, "parameters": model.num_parameters(), "context": context, "licence": "Apache-2.0", "seed": SEED, "steps": steps,
+        "tokens": tokens, "held_out_loss": round(loss, 4),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Parse the command line and make what it asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("gpt", "bert", "data", "all"))
+    parser.add_argument("--steps", type=int, help="fewer steps, for a quick look")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    keep_memory()
+    if arguments.what in ("data", "all"):
+        write_data(OUT / "data")
+    if arguments.what in ("bert", "all"):
+        make_bert(arguments.steps or STEPS["bert"])
+    if arguments.what in ("gpt", "all"):
+        make_gpt(arguments.steps or STEPS["gpt"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Causal language models: GPT-like bases, through transformers' own classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from tailor.bases.chat import ChatTemplate
+from tailor.bases.lengths import LengthPolicy, context_of
+from tailor.bases.loading import Source, load_tokenizer
+from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
+from tailor.bases.weights import load_weights, without_silent_gaps
+from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
+from tailor.core.errors import BaseError
+from tailor.core.examples import Conversation, Example, Features, Text
+from tailor.nn.segments import best_fit, by_length, pack, pad
+
+RAW_TEXT_LIMIT = 1024
+"""Tokens of a window of raw text where the context is longer and nothing else is asked: what fits most machines."""
+
+
+class CausalBase:
+    """A causal LM with its tokenizer and chat template. The weights are loaded by `load`, not before."""
+
+    family: ClassVar[str] = "causal-lm"
+    has: ClassVar[frozenset[Need]] = frozenset(
+        {"linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text"}
+    )
+    heads: ClassVar[frozenset[Head]] = frozenset({"tokens"})
+    new_head: ClassVar[bool] = False
+
+    def __init__(self, source: Source, options: EncodeOptions) -> None:
+        self.source = source
+        self.name = source.name
+        self.options = options
+        self.tokenizer = load_tokenizer(source)
+        self.context = context_of(source.config, self.tokenizer)
+        self.limit = options.max_length or self.context
+        self.lengths = LengthPolicy(self.limit, options.on_overlong or "error")
+        self.packing: Packing | None = None
+        self.model: Any = None
+        self._chat: ChatTemplate | None = None
+        self.encoders: Mapping[type[Example], Callable[[Any], list[Features]]] = {
+            Text: self._encode_text,
+            Conversation: self._encode_conversation,
+        }
+
+    @property
+    def chat(self) -> ChatTemplate:
+        """The chat template in force, probed once."""
+        if self._chat is None:
+            self._chat = ChatTemplate(
+                self.tokenizer,
+                template=self.source.options.chat_template,
+                thinking=self.options.thinking,
+                data_has_thinking=self.options.data_has_thinking,
+            )
+        return self._chat
+
+    def load(self, output: OutputSpec, dtype: torch.dtype) -> None:
+        """Load the weights in `dtype`, and measure whether this base can be packed."""
+        if output.head not in self.heads:
+            raise BaseError(f"a causal LM gives {', '.join(self.heads)} and not {output.head}", where=self.name)
+        self.model, missing = load_weights(self.source, AutoModelForCausalLM, dtype)
+        without_silent_gaps(self.name, missing)
+        self.packing = measure(self.model)
+
+    def head_parameters(self) -> list[str]:
+        """Names of the parameters that are new for this task: none, a language model has its head."""
+        return []
+
+    def _encode_text(self, example: Text) -> list[Features]:
+        """Windows that overlap by one token, so that every token but the first is predicted exactly once."""
+        ids = list(self.tokenizer(example.text, add_special_tokens=example.document)["input_ids"])
+        eos = self.tokenizer.eos_token_id
+        if example.document and eos is not None and ids and ids[-1] != eos:
+            ids.append(eos)
+        window = self.options.max_length or min(self.context, RAW_TEXT_LIMIT)
+        windows = [ids[start : start + window] for start in range(0, max(1, len(ids) - 1), window - 1)]
+        return [
+            Features(f"{example.id}/{index}", part, [0.0] + [1.0] * (len(part) - 1), trained={"text": len(part) - 1})
+            for index, part in enumerate(windows)
+            if len(part) > 1
+        ]
+
+    def _encode_conversation(self, example: Conversation) -> list[Features]:
+        rendered = self.chat.encode(example)
+        trained = dict.fromkeys(rendered.roles, 0)
+        for role, weight in zip(rendered.roles, rendered.weights, strict=True):
+            trained[role] += weight > 0
+        ids, weights, cut = self.lengths.fit(list(rendered.input_ids), list(rendered.weights))
+        weights[0] = 0.0
+        return [Features(example.id, ids, weights, truncated=cut, trained=trained)]
+
+    def micro_batches(self, features: Sequence[Features], budget: int) -> list[list[int]]:
+        """Indices of the features of each micro-batch, within a budget of tokens."""
+        lengths = [len(feature) for feature in features]
+        group = by_length if self._mode(tuple(lengths)) == "padded" else best_fit
+        return group(lengths, budget)
+
+    def _mode(self, lengths: tuple[int, ...]) -> str:
+        assert self.packing is not None, "load() comes first"
+        return "padded" if not self.options.packing else self.packing.mode_for(lengths)
+
+    def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch:
+        """One pack (1, T), or a padded batch (B, L) where the base cannot be packed."""
+        sequences = [feature.input_ids for feature in features]
+        mode = self._mode(tuple(len(sequence) for sequence in sequences))
+        return _padded(features) if mode == "padded" else _packed(features, mode)
+
+    def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        """Logits (supervised positions, vocabulary): the head runs where something is learned, and nowhere else."""
+        rows = batch.rows
+        logits = model(**batch.inputs, use_cache=False).logits
+        return Outputs(logits[rows[0], rows[1]])
+
+    def save(self, model: Any, folder: Path) -> None:
+        """A transformers folder that stock classes load, without a trace of our attention."""
+        model.set_attn_implementation("sdpa" if model.config._attn_implementation == IMPLEMENTATION else None)
+        model.save_pretrained(folder)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """The tokenizer with the chat template in force, so that serving renders what training rendered."""
+        if self._chat is not None:
+            self._chat.apply_to(self.tokenizer)
+        self.tokenizer.save_pretrained(folder)
+
+
+def _targets(features: Sequence[Features]) -> tuple[torch.Tensor, torch.Tensor]:
+    pairs = [
+        (token, weight)
+        for feature in features
+        for token, weight in zip(feature.input_ids, feature.weights, strict=True)
+        if weight
+    ]
+    return torch.tensor([token for token, _ in pairs]), torch.tensor([weight for _, weight in pairs])
+
+
+def _packed(features: Sequence[Features], mode: Any) -> Batch:
+    ids, positions, lengths = pack([feature.input_ids for feature in features])
+    flat = [weight for feature in features for weight in feature.weights]
+    keep = torch.tensor([index - 1 for index, weight in enumerate(flat) if weight])
+    targets, weights = _targets(features)
+    inputs = packed_inputs(ids, positions, lengths, mode) | {"logits_to_keep": keep}
+    rows = torch.stack([torch.zeros_like(keep), torch.arange(len(keep))])
+    return Batch(inputs, targets, weights, rows, computed_tokens=ids.numel(), tokens=ids.numel())
+
+
+def _padded(features: Sequence[Features]) -> Batch:
+    ids, mask = pad([feature.input_ids for feature in features], fill=0)
+    places = [
+        (row, index - 1)
+        for row, feature in enumerate(features)
+        for index, weight in enumerate(feature.weights)
+        if weight
+    ]
+    keep = sorted({column for _, column in places})
+    slot = {column: index for index, column in enumerate(keep)}
+    targets, weights = _targets(features)
+    inputs = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": torch.tensor(keep)}
+    rows = torch.tensor([[row for row, _ in places], [slot[column] for _, column in places]])
+    return Batch(inputs, targets, weights, rows, computed_tokens=ids.numel(), tokens=int(mask.sum()))

@@ -1,0 +1,49 @@
+"""Rows longer than the model takes: cut, refused or counted, never in silence."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tailor.core.errors import refuse
+
+Overlong = Literal["error", "truncate_prompt", "truncate", "drop"]
+
+
+@dataclass(frozen=True)
+class LengthPolicy:
+    """The most tokens a row may have, and what becomes of a longer one."""
+
+    limit: int
+    on_overlong: Overlong
+
+    def fit(self, ids: list[int], weights: list[float]) -> tuple[list[int], list[float], int]:
+        """A row within the limit, and how many tokens were cut; raises `RowRefused`, also when nothing trained is left."""
+        excess = len(ids) - self.limit
+        if excess <= 0:
+            return ids, weights, 0
+        if self.on_overlong == "error":
+            raise refuse("overlong", f"{len(ids)} tokens, and {self.limit} is the limit")
+        if self.on_overlong == "drop":
+            raise refuse("dropped_overlong", f"{len(ids)} tokens, and {self.limit} is the limit")
+        if self.on_overlong == "truncate":
+            ids, weights = ids[: self.limit], weights[: self.limit]
+        else:
+            ids, weights = _without_prompt_start(ids, weights, excess)
+        if not any(weights):
+            raise refuse("truncated_away", "truncation leaves nothing to train")
+        return ids, weights, excess
+
+
+def _without_prompt_start(ids: list[int], weights: list[float], excess: int) -> tuple[list[int], list[float]]:
+    """Cut the tokens after the first one (a BOS, where there is one); the answer at the end stays whole."""
+    first_trained = next(index for index, weight in enumerate(weights) if weight)
+    if first_trained - 1 < excess:
+        raise refuse("overlong", f"the answer alone does not fit: {len(ids) - first_trained} tokens are to be trained")
+    return ids[:1] + ids[1 + excess :], weights[:1] + weights[1 + excess :]
+
+
+def context_of(config: Any, tokenizer: Any) -> int:
+    """The longest sequence a base takes: the smaller of what its config and its tokenizer state."""
+    text = config.get_text_config()
+    stated = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    limits = [value for value in (*stated, tokenizer.model_max_length) if isinstance(value, int) and 0 < value < 10**9]
+    return min(limits) if limits else 2048

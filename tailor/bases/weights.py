@@ -1,0 +1,52 @@
+"""Weights into a stock transformers class, and what must not be missing afterwards."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+
+from tailor.bases.loading import Source, explained
+from tailor.core.errors import BaseError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **settings: Any) -> tuple[Any, list[str]]:
+    """The model in `dtype`, and the names of parameters that its checkpoint did not hold.
+
+    Adapters in the source are merged in fp32, then cast: a merge in low precision loses them (PEFT #1836).
+    """
+    first = torch.float32 if source.adapters else dtype
+    with explained(source.name):
+        model, info = model_class.from_pretrained(
+            source.location,
+            dtype=first,
+            use_safetensors=True,
+            output_loading_info=True,
+            **source.hub_options(),
+            **settings,
+        )
+    missing = {*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))}
+    for adapter in source.adapters:
+        with explained(source.name):
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        missing -= _brought_along(Path(adapter))
+    return model.to(dtype), sorted(missing)
+
+
+def _brought_along(adapter: Path) -> set[str]:
+    """Names of whole parameters in an adapter's file: a head trained beside it."""
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        return {name.removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118
+
+
+def without_silent_gaps(name: str, missing: list[str]) -> None:
+    """Raise where weights would be left at random without anyone noticing."""
+    if missing:
+        raise BaseError(
+            f"the checkpoint lacks {len(missing)} weights, {missing[0]} among them: they would be left at random",
+            where=name,
+            fix="name a complete checkpoint",
+        )

@@ -1,0 +1,77 @@
+"""What a model will learn from data: the JSON answer of `tailor check`, and a run's data_report.json."""
+
+from collections import Counter
+from typing import Any
+
+from tailor.compose import ASKED_FOR, Prepared, Refusal
+
+
+def data_report(prepared: Prepared) -> dict[str, Any]:
+    """Form, counts, trained tokens by role, stop token and truncation: rows in = rows used + rows refused, by reason."""
+    report = prepared.loaded.report.as_dict()
+    own = {name for name in ("dev", "test") if name in report["held_out"]}
+    drawn = [refusal for name, split in prepared.splits.items() if name not in own for refusal in split.refused]
+    _move(report["rows"], drawn)
+    for name in own:
+        _move(report["held_out"][name], prepared.splits[name].refused)
+    train = prepared.splits["train"]
+    report["objective"] = prepared.objective.name
+    report["tokens"] = {
+        "total": sum(split.tokens for split in prepared.splits.values()),
+        "trained": sum(sum(split.trained.values()) for split in prepared.splits.values()),
+        "by_role": _added(prepared),
+    }
+    report["longest"] = max(train.store.lengths(), default=0)
+    report["truncated"] = {
+        "rows": sum(split.truncated for split in prepared.splits.values()),
+        "tokens": sum(split.truncated_tokens for split in prepared.splits.values()),
+    }
+    report["stop_token"] = _stop_token(prepared)
+    report["problems"] = [*report["problems"], *_problems(prepared, report)]
+    report["label_noise"] = []
+    return report
+
+
+def _move(rows: dict[str, Any], refused: list[Refusal]) -> None:
+    rows["used"] -= len(refused)
+    rows["refused"] = dict(Counter(rows["refused"]) + Counter(refusal.reason for refusal in refused))
+
+
+def _added(prepared: Prepared) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for split in prepared.splits.values():
+        for role, count in split.trained.items():
+            total[role] = total.get(role, 0) + count
+    return total
+
+
+def _stop_token(prepared: Prepared) -> dict[str, Any] | None:
+    """What ends an assistant's turn and whether it is learned; None where nothing is generated."""
+    if not prepared.objective.generates:
+        return None
+    stop = prepared.base.chat.stop_token()
+    return {"text": stop.text, "labelled": stop.labelled}
+
+
+def _problem(severity: str, code: str, message: str, refusal: Refusal | None = None, count: int = 1) -> dict[str, Any]:
+    where = {"file": refusal.origin.file, "line": refusal.origin.line} if refusal else {"file": None, "line": None}
+    return {"severity": severity, "code": code, "message": message, **where, "count": count}
+
+
+def _problems(prepared: Prepared, report: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    if prepared.objective.generates:
+        found += [_problem("warning", "template", text) for text in prepared.base.chat.warnings]
+    cut = report["truncated"]
+    if cut["rows"]:
+        text = f"{cut['rows']} rows are cut to {prepared.base.limit} tokens: {cut['tokens']} tokens are lost"
+        found.append(_problem("warning", "truncated", text, count=cut["rows"]))
+    by_reason: dict[str, list[Refusal]] = {}
+    for split in prepared.splits.values():
+        for refusal in split.refused:
+            by_reason.setdefault(refusal.reason, []).append(refusal)
+    for reason, refused in by_reason.items():
+        severity = "info" if reason in ASKED_FOR else "warning"
+        text = f"{len(refused)} rows are left out ({reason}): {refused[0].message}"
+        found.append(_problem(severity, reason, text, refused[0], len(refused)))
+    return found

@@ -1,0 +1,298 @@
+"""The only file that sees all three axes: recipe -> job, or the reason why not."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tailor.bases.loading import Source, find
+from tailor.core import registry
+from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
+from tailor.core.errors import DataError, RecipeError, RowRefused
+from tailor.core.examples import Example, Origin
+from tailor.core.reporting import Reporter
+from tailor.data.load import Loaded, load
+from tailor.data.store import FeatureStore
+from tailor.data.table import Entry, Table
+from tailor.engine.loop import Job
+from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision
+from tailor.engine.settings import Facts, plan_of, resolve
+from tailor.recipe.objectives import OBJECTIVES
+from tailor.recipe.options import Options
+from tailor.recipe.recipe import Recipe
+
+SHOWN = 20
+SPLITS = ("train", "dev", "test")
+ASKED_FOR = {"dropped_overlong"}
+"""Refusals that the recipe asked for: counted, and no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that could be read and yet not be used."""
+
+    reason: str
+    origin: Origin
+    message: str
+
+
+@dataclass
+class Encoded:
+    """One split as features, which of its rows they came from, and what was cut or refused on the way."""
+
+    store: FeatureStore = field(default_factory=FeatureStore)
+    rows: list[int] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    truncated: int = 0
+    truncated_tokens: int = 0
+    trained: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+
+
+@dataclass
+class Prepared:
+    """A recipe with its data read and encoded; no weights are loaded yet."""
+
+    recipe: Recipe
+    base: Any
+    objective: Any
+    loaded: Loaded
+    splits: dict[str, Encoded]
+
+    def held(self, split: str, most: int | None = None) -> Iterator[tuple[Example, Mapping[str, Any]]]:
+        """Examples of a split with their rows as read; with `most`, that many, chosen by id."""
+        table = self.table(split)
+        usable = sorted(set(self.splits[split].rows))
+        chosen = sorted(usable, key=lambda index: table[index].id)[:most]
+        for index in sorted(chosen):
+            entry = table[index]
+            yield self.objective.read(entry.row, ExampleSeat(entry.id, entry.origin)), entry.values
+
+    def table(self, split: str) -> Table:
+        """The rows of a split."""
+        return getattr(self.loaded, split)  # type: ignore[no-any-return]
+
+    def locate(self, example_id: str) -> str:
+        """`file:LINE` of a training example, for messages: a search, made only when something went wrong."""
+        key = example_id.partition("/")[0]
+        return next((str(entry.origin) for entry in self.loaded.train if entry.id == key), example_id)
+
+
+def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
+    """Read the data, find the base, choose the objective, encode every split; all refusals are listed at once."""
+    source = find(recipe.base)
+    loaded = load_data(recipe, root)
+    objective = make_objective(recipe, loaded, source)
+    base = make_base(recipe, source, objective, loaded)
+    check_pair(objective, base, source)
+    objective.prepare(entry.row for entry in loaded.train)
+    splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
+    refused = [refusal for split in splits.values() for refusal in split.refused if refusal.reason not in ASKED_FOR]
+    if refused and recipe.data.on_bad_row == "error":
+        raise _listed(refused)
+    if not len(splits["train"].store):
+        raise DataError("no row is left to train on", where=str(recipe.data.train), fix="`tailor check` lists the reasons")
+    return Prepared(recipe, base, objective, loaded, splits)
+
+
+def load_data(recipe: Recipe, root: Path | None = None) -> Loaded:
+    """The rows of every split, recognised and mapped to canonical form."""
+    data = recipe.data
+    hint = "" if isinstance(recipe.objective, str) else str(getattr(recipe.objective, "name", ""))
+    return load(
+        data.train,
+        dev=data.dev,
+        test=data.test,
+        columns=data.columns,
+        on_bad_row=data.on_bad_row,
+        root=root,
+        seed=recipe.train.seed,
+        objective=hint,
+    )
+
+
+def make_objective(recipe: Recipe, loaded: Loaded, source: Source) -> Any:
+    """The objective the recipe names, or the one that the data's form stands for on this family."""
+    options: Options
+    if isinstance(recipe.objective, str):
+        name = loaded.form.objective_for(source.family.removesuffix("-lm"))
+        if name not in OBJECTIVES:
+            raise RecipeError(
+                f"{loaded.form.name} data on a base of family {source.family} stands for the objective {name!r}, "
+                "which is not available",
+                where="objective",
+                fix=f"one of: {', '.join(OBJECTIVES)}",
+            )
+        options = OBJECTIVES[name]()
+    else:
+        options = recipe.objective
+    return registry.load("objective", options.name)(options)  # type: ignore[attr-defined]
+
+
+def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) -> Any:
+    """The base's implementation by its family, with the way it is to encode."""
+    data = recipe.data
+    options = EncodeOptions(
+        max_length=None if data.max_length == "auto" else data.max_length,
+        on_overlong=objective.on_overlong if data.on_overlong == "auto" else data.on_overlong,
+        thinking=data.thinking,
+        data_has_thinking=_has_thinking(loaded),
+    )
+    if source.family not in registry.names("base"):
+        raise RecipeError(
+            f"bases of family {source.family} are not available", where="base", fix="`tailor bases` lists bases"
+        )
+    base = registry.load("base", source.family)(source, options)
+    if base.limit > base.context:
+        raise RecipeError(
+            f"{base.limit} tokens are more than this base's context of {base.context}", where="data.max_length"
+        )
+    return base
+
+
+def check_pair(objective: Any, base: Any, source: Source) -> None:
+    """Objective x base: the base must register an encoder for the objective's kind of example."""
+    if objective.example not in base.encoders:
+        raise RecipeError(
+            f"a base of family {source.family} does not take {objective.example.__name__.lower()} examples, "
+            f"which the objective {objective.name} makes",
+            where="objective",
+            fix=f"choose another base, or data for: {', '.join(kind.__name__.lower() for kind in base.encoders)}",
+            code="no_such_pair",
+        )
+
+
+def _has_thinking(loaded: Loaded) -> bool:
+    if loaded.form.name != "chat":
+        return False
+    return any(message.get("thinking") for entry in loaded.train for message in entry.row["messages"])
+
+
+def encode(table: Iterable[Entry], objective: Any, base: Any) -> Encoded:
+    """Rows -> examples -> features, with every refusal and every cut counted."""
+    result = Encoded()
+    for index, entry in enumerate(table):
+        try:
+            example = objective.read(entry.row, ExampleSeat(entry.id, entry.origin))
+            target = objective.target(example)
+            features = base.encoders[type(example)](example)
+        except RowRefused as refusal:
+            result.refused.append(Refusal(refusal.reason, entry.origin, refusal.message))
+            continue
+        for part in features:
+            result.store.append(replace(part, target=target))
+            result.rows.append(index)
+            result.tokens += len(part)
+            for role, count in part.trained.items():
+                result.trained[role] = result.trained.get(role, 0) + count
+        cut = sum(part.truncated for part in features)
+        result.truncated += bool(cut)
+        result.truncated_tokens += cut
+    return result
+
+
+def _listed(refused: list[Refusal]) -> DataError:
+    """Every refusal at once, with the line to add to the recipe."""
+    shown = "; ".join(f"{refusal.origin}: {refusal.message}" for refusal in refused[:SHOWN])
+    more = f"; +{len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+    overlong = all(refusal.reason == "overlong" for refusal in refused)
+    fix = "data.on_overlong=truncate_prompt (or truncate, drop)" if overlong else "mend them, or data.on_bad_row=skip"
+    count = "1 row cannot" if len(refused) == 1 else f"{len(refused)} rows cannot"
+    return DataError(f"{count} be used: {shown}{more}", where=str(refused[0].origin), fix=fix, code=refused[0].reason)
+
+
+def output_of(recipe: Recipe, objective: Any) -> OutputSpec:
+    """The output the objective asks for, with the head the method asks for."""
+    output: OutputSpec = objective.output
+    pooling = getattr(recipe.method, "head", "stock")
+    if pooling == "stock":
+        return output
+    if output.head != "labels":
+        raise RecipeError(
+            f"a {pooling} head gives labels, and this objective learns {output.head}", where="method.head"
+        )
+    return OutputSpec(output.head, output.labels, output.problem, "mean")
+
+
+def choose_place(recipe: Recipe, source: Source) -> Place:
+    """The best device at hand, and the precision for a base of this size on it."""
+    kind = available_devices()[0]
+    return Place(kind, *choose_precision(recipe.train.precision, kind, parameters_of(source)))
+
+
+def parameters_of(source: Source) -> int:
+    """How many parameters a base has, counted on the meta device from its config."""
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        model = AutoModel.from_config(source.config, trust_remote_code=source.options.trust_remote_code)
+    return sum(value.numel() for value in model.parameters())
+
+
+def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
+    """The recipe with every `auto` that was settled replaced by what it was settled to."""
+    recipe, base = prepared.recipe, prepared.base
+    facts = Facts(
+        examples=len(prepared.splits["train"].store),
+        hidden=base.source.config.get_text_config().hidden_size,
+        device=place.kind,
+        raw_text=prepared.objective.output.head == "tokens" and not prepared.objective.generates,
+    )
+    train = resolve(recipe.train, recipe.gradient_method, facts).model_copy(update={"precision": place.precision})
+    longest = max(max(split.store.lengths(), default=0) for split in prepared.splits.values())
+    data = recipe.data.model_copy(
+        update={
+            "max_length": longest if recipe.data.max_length == "auto" else recipe.data.max_length,
+            "on_overlong": base.options.on_overlong or "error",
+        }
+    )
+    options = prepared.objective.options
+    return recipe.model_copy(update={"train": train, "data": data, "objective": options})
+
+
+def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, reporter: Reporter) -> Job:
+    """Load the base, lay the method on, and put everything the loop needs together."""
+    method = registry.load("method", recipe.gradient_method.name)(recipe.method)  # type: ignore[attr-defined]
+    base = prepared.base
+    lacking = sorted(method.needs - base.has)
+    if lacking:
+        raise RecipeError(
+            f"the method {method.name} takes hold of {', '.join(lacking)}, which {base.name} does not have",
+            where="method",
+            code="no_such_pair",
+        )
+    output = output_of(recipe, prepared.objective)
+    torch.manual_seed(recipe.train.seed)
+    base.load(output, load_dtype(recipe, place))
+    if base.packing is not None and base.packing.mode == "padded":
+        reporter.say(
+            f"{base.name} cannot be packed exactly (rows side by side change its logits by "
+            f"{base.packing.difference:.2g} of their spread): it trains unpacked"
+        )
+    torch.manual_seed(recipe.train.seed)
+    attached = method.attach(base, output)
+    attached.model.to(place.device)
+    plan = plan_of(recipe.train, len(prepared.splits["train"].store))
+    trackers = Trackers(recipe.train.trackers, folder, {"method": method.name, "learning_rate": plan.learning_rate})
+    return Job(
+        base=base,
+        attached=attached,
+        objective=prepared.objective,
+        output=output,
+        train=prepared.splits["train"].store,
+        dev=prepared.splits["dev"].store,
+        plan=plan,
+        place=place,
+        folder=folder,
+        reporter=reporter,
+        trackers=trackers,
+        locate=prepared.locate,
+    )
+
+
+def load_dtype(recipe: Recipe, place: Place) -> torch.dtype:
+    """The dtype weights are loaded in: as the recipe says, else that of the products."""
+    asked = recipe.base.dtype
+    return place.frozen_dtype if asked == "auto" else COMPUTE[asked]

@@ -1,0 +1,210 @@
+"""A model's answers to held-out examples: generated where the answer is text, decided where it is a label."""
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tailor.core.contracts import Answer, Base, Objective, OutputSpec, Question
+from tailor.core.examples import Conversation, Example, Features, Labelled, Text
+from tailor.core.reporting import Reporter
+from tailor.evaluate.answer_parts import split_answer
+
+ROWS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How answers are taken.
+
+    Args:
+        tokens_at_once: budget of tokens of one forward.
+        max_new_tokens: of a generated answer; None: half as much again as the longest expected one, plus 16.
+        autocast: the context that forwards run in.
+    """
+
+    device: torch.device
+    tokens_at_once: int
+    max_new_tokens: int | None
+    autocast: Any = contextlib.nullcontext
+
+
+@dataclass(frozen=True)
+class Held:
+    """A held-out example with its row and its features, all three of which an answer needs."""
+
+    example: Any
+    row: Mapping[str, Any]
+    features: Sequence[Features]
+
+
+@torch.no_grad()
+def answer_all(
+    base: Base, objective: Objective, output: OutputSpec, held: Sequence[Held], asking: Asking, reporter: Reporter
+) -> list[Answer]:
+    """One answer per example, in order; the model is put into evaluation mode."""
+    base.model.eval()
+    base.model.to(asking.device)
+    scored = {"tokens": _score_tokens, "labels": _score_labels}[output.head](base, objective, output, held, asking)
+    if not objective.generates:
+        return scored
+    questions = [objective.question(item.example) for item in held]
+    given = generate(base, [question for question in questions if question is not None], asking, reporter)
+    filled = iter(given)
+    return [
+        answer if question is None else _filled(answer, question, next(filled), base)
+        for answer, question in zip(scored, questions, strict=True)
+    ]
+
+
+def _filled(answer: Answer, question: Question, generated: tuple[list[int], bool], base: Base) -> Answer:
+    """A scored answer with what the model wrote: reasoning stripped, calls parsed where calls were expected."""
+    ids, cut = generated
+    parts = split_answer(base.tokenizer.decode(ids, skip_special_tokens=False), base.tokenizer)
+    wants_calls = not isinstance(question.expected, str)
+    prompt = "\n".join(f"{message.role}: {message.content}" for message in question.messages)
+    return Answer(
+        answer.example_id,
+        answer.row,
+        prompt,
+        question.expected,
+        parts.calls if wants_calls else parts.text,
+        answer.nll,
+        answer.tokens,
+        answer.bytes,
+        thinking=parts.thinking,
+        cut=cut or parts.unfinished_thinking,
+    )
+
+
+def _flat(held: Sequence[Held]) -> tuple[list[Features], list[int]]:
+    pairs = [(features, index) for index, item in enumerate(held) for features in item.features]
+    return [features for features, _ in pairs], [index for _, index in pairs]
+
+
+def _score_tokens(
+    base: Base, objective: Objective, output: OutputSpec, held: Sequence[Held], asking: Asking
+) -> list[Answer]:
+    """Summed negative log-likelihood of each example's weighted tokens, in nats."""
+    flat, owner = _flat(held)
+    nats, tokens = [0.0] * len(held), [0] * len(held)
+    for indices in base.micro_batches(flat, asking.tokens_at_once):
+        members = [flat[index] for index in indices]
+        batch = base.collate(members, output).to(asking.device)
+        with asking.autocast():
+            logits = base.forward(base.model, batch).logits
+        losses = torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+        counts = [sum(map(bool, member.weights)) for member in members]
+        for index, part in zip(indices, losses.double().split(counts), strict=True):
+            nats[owner[index]] += float(part.sum())
+            tokens[owner[index]] += len(part)
+    return [
+        Answer(item.example.id, item.row, *_shown(item.example), None, nll, count, _reference_bytes(item.example))
+        for item, nll, count in zip(held, nats, tokens, strict=True)
+    ]
+
+
+def _score_labels(
+    base: Base, objective: Objective, output: OutputSpec, held: Sequence[Held], asking: Asking
+) -> list[Answer]:
+    """The decision of each example's row of logits, and the loss of its label."""
+    flat, owner = _flat(held)
+    answers: list[Answer | None] = [None] * len(held)
+    for indices in base.micro_batches(flat, asking.tokens_at_once):
+        batch = base.collate([flat[index] for index in indices], output).to(asking.device)
+        with asking.autocast():
+            outputs = base.forward(base.model, batch)
+        for place, index in enumerate(indices):
+            one = slice(place, place + 1)
+            row = type(outputs)(outputs.logits[one])
+            single = type(batch)({}, batch.targets[one], batch.weights[one], batch.rows, 0, 0)
+            item = held[owner[index]]
+            decided = objective.decide(outputs.logits[place].float().tolist())
+            loss = float(objective.loss(row, single).total)
+            answers[owner[index]] = Answer(
+                item.example.id, item.row, *_shown(item.example), decided, loss if math.isfinite(loss) else None, 1
+            )
+    return [answer for answer in answers if answer is not None]
+
+
+def _shown(example: Example) -> tuple[str, Any]:
+    """What an example asks, as readable text, and what it expects."""
+    match example:
+        case Text():
+            return example.text, None
+        case Labelled():
+            return "\n".join(example.texts), example.label
+        case Conversation():
+            return "\n".join(f"{message.role}: {message.content}" for message in example.messages), None
+    raise TypeError(type(example).__name__)
+
+
+def _reference_bytes(example: Example) -> int:
+    match example:
+        case Text():
+            return len(example.text.encode())
+        case Conversation():
+            answers = [message.content for message in example.messages if message.role == "assistant"]
+            return sum(len(answer.encode()) for answer in answers)
+    return 0
+
+
+def generate(
+    base: Any, questions: Sequence[Question], asking: Asking, reporter: Reporter
+) -> list[tuple[list[int], bool]]:
+    """Greedy answers to questions: token ids without the stop, and whether the length limit cut them.
+
+    Rows of like length are padded on the left, with positions counted from the first real token, so that a row's answer
+    does not depend on its neighbours (transformers #25790).
+    """
+    prompts = [base.chat.prompt(question.messages, question.tools) for question in questions]
+    limit = asking.max_new_tokens or _room_for_answers(base, questions)
+    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
+    found: dict[int, tuple[list[int], bool]] = {}
+    groups = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
+    with reporter.progress("answering", len(groups)) as progress:
+        for group in groups:
+            with asking.autocast():
+                answers = generate_ids(base, [prompts[index] for index in group], limit, asking.device)
+            found.update(zip(group, answers, strict=True))
+            progress.advance(f"{len(found)} of {len(prompts)} answers")
+    return [found[index] for index in range(len(prompts))]
+
+
+@torch.no_grad()
+def generate_ids(
+    base: Any, prompts: Sequence[Sequence[int]], limit: int, device: torch.device, **sampling: Any
+) -> list[tuple[list[int], bool]]:
+    """Continue token prompts in one padded batch: new ids up to the stop token, and whether the limit cut them."""
+    longest = max(len(prompt) for prompt in prompts)
+    limit = max(1, min(limit, base.context - longest))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, longest - len(prompt) :] = 1
+    stops = base.chat.stop_ids()
+    written = base.model.generate(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=limit,
+        eos_token_id=stops,
+        pad_token_id=stops[0],
+        **({"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | sampling),
+    )[:, longest:].tolist()
+    return [_until_stop(row, set(stops)) for row in written]
+
+
+def _until_stop(ids: list[int], stops: set[int]) -> tuple[list[int], bool]:
+    for place, token in enumerate(ids):
+        if token in stops:
+            return ids[:place], False
+    return ids, True
+
+
+def _room_for_answers(base: Any, questions: Sequence[Question]) -> int:
+    longest = max((len(base.tokenizer(str(question.expected))["input_ids"]) for question in questions), default=0)
+    return longest * 3 // 2 + 16

@@ -1,0 +1,159 @@
+"""Proof that what was saved is what was trained: reloaded by stock libraries in a fresh process, and compared.
+
+Half the field's silent failures end here: an export equal to the base (LLaMA-Factory #9051, Unsloth #2142), a head that was
+never saved (PEFT #577, SetFit #526), a merge that loses the adapter (PEFT #1836).
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from tailor.core.errors import RunError
+from tailor.core.examples import Features
+
+STOCK = Path(__file__).with_name("stock_forward.py")
+RELOADED, MERGED, FACTOR, LAST = 1e-4, 1e-3, 100, 8
+ROWS = 8
+
+CLASSES = {"tokens": "AutoModelForCausalLM", "labels": "AutoModelForSequenceClassification"}
+
+Logits = Mapping[int, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the fresh process is to load, and the rows it is to run.
+
+    Args:
+        artefact: the folder to prove; base: where stock classes find the base.
+        head: `tokens` or `labels`; labels: how many, 0 for tokens; problem: transformers' problem type.
+        rows: forward arguments of each row, as lists.
+    """
+
+    artefact: str
+    base: str
+    head: str
+    rows: Sequence[Mapping[str, list[int]]]
+    labels: int = 0
+    problem: str | None = None
+    mean_pool: bool = False
+    trust_remote_code: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `stock_forward.py` reads."""
+        adapter = (Path(self.artefact) / "adapter_config.json").exists()
+        return {
+            **self.__dict__,
+            "rows": [dict(row) for row in self.rows],
+            "model_class": CLASSES[self.head],
+            "adapter": adapter,
+            "threads": torch.get_num_threads(),
+        }
+
+
+@dataclass
+class Found:
+    """What the fresh process computed."""
+
+    reloaded: Logits
+    base: Logits
+    merged: Logits
+    missing: list[str]
+
+
+@dataclass
+class Proof:
+    """The verdict. Differences are the largest of any logit, in fp32; `problems` says in words what failed."""
+
+    passed: bool
+    by: str
+    rows: int
+    max_difference: float | None = None
+    merged_difference: float | None = None
+    base_difference: float | None = None
+    tolerance: float = RELOADED
+    problems: list[str] = field(default_factory=list)
+    served: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """`proof.json`."""
+        return {name: value for name, value in self.__dict__.items() if name != "served" or value is not None}
+
+
+def probe_rows(features: Sequence[Features]) -> list[dict[str, list[int]]]:
+    """At least eight rows where there are as many, the forward's arguments only."""
+    return [{"input_ids": list(row.input_ids), **{k: list(v) for k, v in row.extras.items()}} for row in features]
+
+
+@torch.no_grad()
+def own_outputs(model: Any, rows: Sequence[Mapping[str, list[int]]], device: torch.device) -> dict[int, torch.Tensor]:
+    """The trained model's logits in fp32, each row alone and unpadded, as the fresh process runs them."""
+    model.eval().float().to(device)
+    found = {}
+    for index, row in enumerate(rows):
+        inputs = {name: torch.tensor([values], device=device) for name, values in row.items()}
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        logits = model(**inputs).logits[0].float().cpu()
+        found[index] = logits[-LAST:] if logits.ndim == 2 else logits[None]
+    return found
+
+
+def run_stock(probe: Probe) -> Found:
+    """Run `stock_forward.py`; raises `RunError` with its last line where it fails."""
+    with tempfile.TemporaryDirectory(prefix="tailor-proof-") as folder:
+        question, answer = Path(folder) / "probe.json", Path(folder) / "out.safetensors"
+        question.write_text(json.dumps(probe.as_dict()))
+        done = subprocess.run(
+            [sys.executable, "-I", str(STOCK), str(question), str(answer)], capture_output=True, text=True, check=False
+        )
+        if done.returncode or not answer.exists():
+            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            raise RunError(f"a fresh process cannot load what was saved: {last[0]}", where=probe.artefact, code="proof")
+        parts: dict[str, dict[int, torch.Tensor]] = {"reloaded": {}, "base": {}, "merged": {}}
+        with safe_open(answer, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                part, _, index = name.partition("/")
+                parts[part][int(index)] = file.get_tensor(name)
+            missing = json.loads(file.metadata()["missing"])
+    return Found(parts["reloaded"], parts["base"], parts["merged"], missing)
+
+
+def largest_difference(one: Logits, other: Logits) -> float:
+    """The largest difference of any logit; infinite where shapes differ or a value is not a number."""
+    worst = 0.0
+    for index, values in one.items():
+        if index not in other or other[index].shape != values.shape:
+            return float("inf")
+        difference = float((values - other[index]).abs().max())
+        worst = max(worst, difference if difference == difference else float("inf"))
+    return worst
+
+
+def judge(found: Found, trained: Logits | None) -> Proof:
+    """Hold what stock libraries computed against the trained model (where it is at hand), the merge and the base."""
+    proof = Proof(True, "stock", len(found.reloaded))
+    if found.missing:
+        proof.problems.append(f"{len(found.missing)} weights were not saved, {found.missing[0]} among them")
+    if trained is not None:
+        proof.max_difference = largest_difference(trained, found.reloaded)
+        if proof.max_difference > RELOADED:
+            proof.problems.append(f"the reloaded artefact differs from the trained model by {proof.max_difference:.2g}")
+    if found.merged:
+        proof.merged_difference = largest_difference(found.reloaded, found.merged)
+        if proof.merged_difference > MERGED:
+            proof.problems.append(f"the merged model differs from the adapter by {proof.merged_difference:.2g}")
+    proof.base_difference = largest_difference(found.reloaded, found.base)
+    if proof.base_difference < FACTOR * RELOADED:
+        proof.problems.append(
+            f"the artefact answers as the base does: the largest difference is {proof.base_difference:.2g}"
+        )
+    proof.passed = not proof.problems
+    return proof

@@ -1,0 +1,453 @@
+"""The built-in metrics, the user's own scorers, and which of them a task gets by itself.
+
+Every metric is a function of sums over rows (see `core.contracts.Metric`). `Answer.given` is None where the model gave
+no answer: that row scores 0 like any wrong one, and is never left out.
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+
+from tailor.core.contracts import Answer, Metric
+from tailor.core.errors import TailorError
+from tailor.evaluate import own_scorer, text_scores
+from tailor.evaluate.answer_forms import as_calls, as_json, as_labels, as_number, as_plain, as_text, same_json
+from tailor.evaluate.text_scores import Floats, ratio
+
+AnswersKind = Literal["text", "label", "labels", "number", "raw"]
+"""What a task's answers are: a text (or tool calls), a label, several labels, a number, or raw text, only read."""
+
+SHORT_ANSWER_WORDS = 3
+LIKELIHOODS = frozenset({"loss", "perplexity", "bits_per_byte"})
+"""Metrics of how likely the reference is, which need no answer."""
+LARGEST_EXPONENT = 300.0  # a perplexity of 10^130 says enough, and its square still fits a float
+
+
+@dataclass(slots=True)
+class SumMetric:
+    """A metric from its two halves: `rows` gives a row of additive numbers per answer, `formula` the figure of their sums.
+
+    Args:
+        rows: answers to statistics of shape (n, k).
+        formula: summed statistics of shape (..., k) to figures of shape (...).
+        why: the reason for a row's score in words.
+    """
+
+    name: str
+    rows: Callable[[Sequence[Answer]], Floats]
+    formula: Callable[[Floats], Floats]
+    better: Literal["higher", "lower"] = "higher"
+    points: float = 100.0
+    why: Callable[[Answer], str] = lambda answer: ""
+
+    def statistics(self, answers: Sequence[Answer]) -> Floats:
+        """Additive statistics, shape (n, k)."""
+        return self.rows(answers)
+
+    def value(self, totals: Floats) -> Floats:
+        """The figure of summed statistics, shape (..., k) to (...); 0 where nothing is to be divided by."""
+        return self.formula(np.asarray(totals, dtype=np.float64))
+
+    def details(self, answer: Answer) -> str:
+        """Why the row scored as it did; empty where there is nothing to add."""
+        return self.why(answer)
+
+
+def _each(row: Callable[[Answer], Sequence[float]]) -> Callable[[Sequence[Answer]], Floats]:
+    """Statistics of rows that are scored one by one."""
+    return lambda answers: np.array([row(answer) for answer in answers], dtype=np.float64)
+
+
+def _share(name: str, score: Callable[[Answer], float], why: Callable[[Answer], str] = lambda answer: "") -> SumMetric:
+    """The mean of a score between 0 and 1."""
+    return SumMetric(name, _each(lambda answer: (score(answer), 1.0)), _first_over_second, why=why)
+
+
+def _first_over_second(totals: Floats) -> Floats:
+    return ratio(totals[..., 0], totals[..., 1])
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def _subset_accuracy(answer: Answer) -> float:
+    """1 where the set of labels is exactly the expected one: plain accuracy for a single label."""
+    return float(answer.given is not None and as_labels(answer.given) == as_labels(answer.expected))
+
+
+def _universe(labels: Collection[str], answers: Sequence[Answer]) -> dict[str, int]:
+    """Label to column: the known labels and those that are expected, so that base and tuned get the same columns."""
+    expected = {label for answer in answers for label in as_labels(answer.expected)}
+    return {label: column for column, label in enumerate(sorted(expected | set(labels)))}
+
+
+def _label_counts(labels: Collection[str]) -> Callable[[Sequence[Answer]], Floats]:
+    """Per label: right, given, expected; shape (n, 3 labels)."""
+
+    def rows(answers: Sequence[Answer]) -> Floats:
+        columns = _universe(labels, answers)
+        counts = np.zeros((len(answers), 3, len(columns)))
+        for row, answer in zip(counts, answers, strict=True):
+            given, expected = as_labels(answer.given), as_labels(answer.expected)
+            for part, names in enumerate((given & expected, given, expected)):
+                row[part, [columns[name] for name in names if name in columns]] = 1
+        return counts.reshape(len(answers), -1)
+
+    return rows
+
+
+def _macro_f1_value(totals: Floats) -> Floats:
+    """Mean F1 of the labels that occur among the expected or the given ones, as scikit-learn takes it."""
+    right, given, expected = np.moveaxis(totals.reshape(*totals.shape[:-1], 3, -1), -2, 0)
+    present = (given + expected) > 0
+    return ratio(2 * ratio(right, given + expected).sum(-1), present.sum(-1).astype(np.float64))
+
+
+def _micro_f1_row(answer: Answer) -> tuple[float, float]:
+    given, expected = as_labels(answer.given), as_labels(answer.expected)
+    return 2.0 * len(given & expected), float(len(given) + len(expected))
+
+
+def _mcc_rows(labels: Collection[str]) -> Callable[[Sequence[Answer]], Floats]:
+    """Right, rows, then per label given and expected; a label that nobody knows has a column of its own."""
+
+    def rows(answers: Sequence[Answer]) -> Floats:
+        columns = _universe(labels, answers)
+        counts = np.zeros((len(answers), 2, len(columns) + 1))
+        for row, answer in zip(counts, answers, strict=True):
+            (given,) = as_labels(answer.given) or {""}
+            (expected,) = as_labels(answer.expected)
+            row[0, columns.get(given, -1)] = 1
+            row[1, columns[expected]] = 1
+        right = (counts[:, 0] * counts[:, 1]).sum(-1, keepdims=True)
+        return np.hstack([right, np.ones_like(right), counts.reshape(len(answers), -1)])
+
+    return rows
+
+
+def _mcc_value(totals: Floats) -> Floats:
+    """Matthews correlation for any number of classes (Gorodkin 2004), -1..1; 0 where either side is constant."""
+    right, rows = totals[..., 0], totals[..., 1]
+    given, expected = np.moveaxis(totals[..., 2:].reshape(*totals.shape[:-1], 2, -1), -2, 0)
+    spread = (rows**2 - (given**2).sum(-1)) * (rows**2 - (expected**2).sum(-1))
+    return ratio(right * rows - (given * expected).sum(-1), np.sqrt(np.maximum(spread, 0)))
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def _number_rows(answers: Sequence[Answer]) -> Floats:
+    """Squared error, 1, expected, expected squared; expected is centred, which keeps R² exact for large numbers.
+
+    No answer counts as the farthest expected value, so that staying silent on hard rows never helps.
+    """
+    wanted = [as_number(answer.expected) for answer in answers]
+    for answer, number in zip(answers, wanted, strict=True):
+        if number is None:
+            raise TailorError(
+                f"{answer.expected!r} is not a number", where=f"row {answer.example_id}", code="bad_answer"
+            )
+    expected = np.array(wanted, dtype=np.float64)
+    low, high = expected.min(initial=np.inf), expected.max(initial=-np.inf)
+    farthest = np.where(expected - low > high - expected, low, high)
+    given = np.array([np.nan if (number := as_number(answer.given)) is None else number for answer in answers])
+    given = np.where(np.isnan(given), farthest, given)
+    centred = expected - expected.mean() if len(expected) else expected
+    return np.stack([(given - expected) ** 2, np.ones_like(expected), centred, centred**2], axis=-1)
+
+
+def _r2_value(totals: Floats) -> Floats:
+    """Share of the variance that is explained; 0 where there is no variance."""
+    error, rows, total, squares = np.moveaxis(totals, -1, 0)
+    spread = squares - ratio(total**2, rows)
+    return np.where(spread > 0, 1 - ratio(error, spread), 0.0)
+
+
+# --- likelihoods ----------------------------------------------------------------------------------------------------
+
+
+def _nll(answer: Answer) -> float:
+    if answer.nll is None:
+        raise TailorError(
+            "the likelihood of the reference is not known",
+            where=f"row {answer.example_id}",
+            fix="leave out loss, perplexity and bits_per_byte for models that hide their probabilities",
+            code="no_likelihood",
+        )
+    return answer.nll
+
+
+def _per_token(answer: Answer) -> tuple[float, float]:
+    return _nll(answer), float(answer.tokens)
+
+
+def _per_byte(answer: Answer) -> tuple[float, float]:
+    return _nll(answer) / math.log(2), float(answer.bytes)
+
+
+def _exp_of_mean(totals: Floats) -> Floats:
+    return np.exp(np.minimum(_first_over_second(totals), LARGEST_EXPONENT))
+
+
+# --- texts and JSON -------------------------------------------------------------------------------------------------
+
+
+def _exact(answer: Answer) -> float:
+    """1 where the texts are the same but for the white space around them; calls and objects are compared as JSON."""
+    if as_calls(answer.expected):
+        return _tool_call(answer)
+    return float(answer.given is not None and as_plain(answer.given) == as_plain(answer.expected))
+
+
+def _of_texts(score: Callable[[str, str], float]) -> Callable[[Answer], float]:
+    """A score of (expected, given) texts; no answer is 0."""
+    return lambda answer: 0.0 if answer.given is None else score(as_text(answer.expected), as_text(answer.given))
+
+
+def _json_error(answer: Answer) -> str:
+    try:
+        as_json(answer.given)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _field_scores(answer: Answer) -> dict[str, bool]:
+    """Field of the reference object -> is its value right; a reference that is no object is one field, `value`."""
+    parsed = []
+    for value in (answer.expected, answer.given):
+        try:
+            parsed.append(as_json(value))
+        except ValueError:
+            parsed.append(value)
+    expected, given = parsed
+    if not isinstance(expected, Mapping) or not expected:
+        return {"value": same_json(expected, given)}
+    found = given if isinstance(given, Mapping) else {}
+    return {field: field in found and same_json(value, found[field]) for field, value in expected.items()}
+
+
+def _fields_row(answer: Answer) -> tuple[float, float]:
+    scores = _field_scores(answer)
+    return float(sum(scores.values())), float(len(scores))
+
+
+def _fields_why(answer: Answer) -> str:
+    wrong = [field for field, right in _field_scores(answer).items() if not right]
+    return _json_error(answer) or (f"wrong: {', '.join(wrong)}" if wrong else "")
+
+
+def fields(answers: Sequence[Answer]) -> dict[str, float]:
+    """Share of rows, 0..1, in which each field of the JSON reference is right; counted over the rows that have it."""
+    scores: dict[str, list[bool]] = {}
+    for answer in answers:
+        for field, right in _field_scores(answer).items():
+            scores.setdefault(field, []).append(right)
+    return {field: sum(rights) / len(rights) for field, rights in sorted(scores.items())}
+
+
+def _tool_call(answer: Answer) -> float:
+    """1 where the same functions are called with equal arguments, in any order; or none is wanted and none called."""
+    return float(answer.given is not None and same_json(as_calls(answer.expected), as_calls(answer.given)))
+
+
+def _tool_call_why(answer: Answer) -> str:
+    if _tool_call(answer):
+        return ""
+    wanted, called = (json.dumps(as_calls(value), default=str) for value in (answer.expected, answer.given))
+    return f"wanted {wanted}, called {called}"
+
+
+# --- metrics with an argument ---------------------------------------------------------------------------------------
+
+
+def _regex(name: str, pattern: str) -> Metric:
+    """Share of answers in which the pattern is found (`re.search`; ^ and $ anchor it)."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise TailorError(
+            f"not a regular expression: {error}", where=name, fix="see docs.python.org/3/library/re"
+        ) from error
+
+    def found(answer: Answer) -> float:
+        return float(answer.given is not None and compiled.search(as_text(answer.given)) is not None)
+
+    return _share(name, found, lambda answer: "" if found(answer) else "the pattern is not found")
+
+
+def _max_words(name: str, limit: str) -> Metric:
+    """Share of answers of one to `limit` words."""
+    if not limit.isdigit() or int(limit) < 1:
+        raise TailorError(f"{limit!r} is not a number of words", where=name, fix="max_words:50, for example")
+
+    def count(answer: Answer) -> int:
+        return len(as_text(answer.given).split())
+
+    return _share(name, lambda answer: float(1 <= count(answer) <= int(limit)), lambda answer: f"{count(answer)} words")
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+Labels = Collection[str]
+_TEXT: tuple[AnswersKind, ...] = ("text",)
+_NAMES: tuple[AnswersKind, ...] = ("label", "labels", "text")
+_ANY: tuple[AnswersKind, ...] = ("text", "label", "labels", "number", "raw")
+
+
+def _nats(name: str, row: Callable[[Answer], Sequence[float]], formula: Callable[[Floats], Floats]) -> SumMetric:
+    return SumMetric(name, _each(row), formula, better="lower", points=1.0)
+
+
+METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] = {
+    "accuracy": (_NAMES, lambda labels: _share("accuracy", _subset_accuracy)),
+    "macro_f1": (_NAMES, lambda labels: SumMetric("macro_f1", _label_counts(labels), _macro_f1_value)),
+    "micro_f1": (_NAMES, lambda labels: SumMetric("micro_f1", _each(_micro_f1_row), _first_over_second)),
+    "mcc": (("label", "text"), lambda labels: SumMetric("mcc", _mcc_rows(labels), _mcc_value)),
+    "exact_match": (("text", "label"), lambda labels: _share("exact_match", _exact)),
+    "token_f1": (_TEXT, lambda labels: _share("token_f1", _of_texts(text_scores.token_f1))),
+    "rouge_l": (_TEXT, lambda labels: _share("rouge_l", _of_texts(text_scores.rouge_l))),
+    "chrf": (_TEXT, lambda labels: _counted("chrf", text_scores.chrf_counts, text_scores.chrf_value)),
+    "bleu": (_TEXT, lambda labels: _counted("bleu", text_scores.bleu_counts, text_scores.bleu_value)),
+    "json_valid": (
+        _TEXT,
+        lambda labels: _share("json_valid", lambda answer: float(not _json_error(answer)), _json_error),
+    ),
+    "json_fields": (
+        _TEXT,
+        lambda labels: SumMetric("json_fields", _each(_fields_row), _first_over_second, why=_fields_why),
+    ),
+    "tool_call": (_TEXT, lambda labels: _share("tool_call", _tool_call, _tool_call_why)),
+    "loss": (_ANY, lambda labels: _nats("loss", _per_token, _first_over_second)),
+    "perplexity": (_ANY, lambda labels: _nats("perplexity", _per_token, _exp_of_mean)),
+    "bits_per_byte": (_ANY, lambda labels: _nats("bits_per_byte", _per_byte, _first_over_second)),
+    "mse": (("number",), lambda labels: SumMetric("mse", _number_rows, _first_over_second, better="lower", points=1.0)),
+    "r2": (("number",), lambda labels: SumMetric("r2", _number_rows, _r2_value)),
+}
+"""Name -> kinds of answers it can score, and the metric for a set of labels."""
+
+PREFIXED: dict[str, Callable[[str, str], Metric]] = {"regex": _regex, "max_words": _max_words}
+
+
+def _counted(name: str, counts: Callable[[str, str], list[float]], formula: Callable[[Floats], Floats]) -> SumMetric:
+    """A corpus score in points, from the counts of each pair of texts."""
+    return SumMetric(
+        name, _each(lambda answer: counts(as_text(answer.expected), as_text(answer.given))), formula, points=1.0
+    )
+
+
+def resolve(names: Iterable[str], *, labels: Labels = (), answers_kind: AnswersKind) -> list[Metric]:
+    """Metrics by name, in order and each once; raises `TailorError` for an unknown or unfit one.
+
+    Args:
+        names: built-in names, `regex:PATTERN`, `max_words:N`, or `path/file.py:function` (from the current folder).
+        labels: the task's label names, where it has a fixed set.
+        answers_kind: what the task's answers are.
+    """
+    return [_resolve(name, labels, answers_kind) for name in dict.fromkeys(names)]
+
+
+def _resolve(name: str, labels: Labels, kind: AnswersKind) -> Metric:
+    prefix, _, argument = name.partition(":")
+    if prefix in PREFIXED and argument:
+        return PREFIXED[prefix](name, argument)
+    path, _, function = name.rpartition(":")
+    if path.endswith(".py"):
+        score = own_scorer.load(Path(path), function)
+        return _share(name, lambda answer: score(answer)[0], lambda answer: score(answer)[1])
+    if name not in METRICS:
+        raise _unknown(name)
+    kinds, make = METRICS[name]
+    if kind not in kinds:
+        fitting = [other for other, (accepted, _) in METRICS.items() if kind in accepted]
+        raise TailorError(
+            f"{name} cannot score answers of kind {kind}",
+            where="evaluate.metrics",
+            fix=f"one of: {', '.join(fitting)}",
+            code="unfit_metric",
+        )
+    return make(labels)
+
+
+def _unknown(name: str) -> TailorError:
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), [*METRICS, *PREFIXED], n=1, cutoff=0.5)
+    offer = f"did you mean {near[0]}? " if near else ""
+    others = [*METRICS, "regex:PATTERN", "max_words:N", "path/file.py:function"]
+    return TailorError(
+        f"no metric is named {name}",
+        where="evaluate.metrics",
+        fix=f"{offer}There are: {', '.join(others)}",
+        code="unknown_metric",
+    )
+
+
+# --- which metrics a task gets by itself ----------------------------------------------------------------------------
+
+
+def auto(objective: str, answers: Sequence[Answer]) -> tuple[str, list[str]]:
+    """The primary metric and all metrics, primary first, for an objective and its answers.
+
+    One metric, chosen before anything is measured, decides the verdict; the others stand beside it for the reader.
+    Loss is offered where every answer has a likelihood: pass the base's and the tuned model's answers together.
+    Raises `TailorError` for an unknown objective and for no answers.
+    """
+    if objective not in _CHOICES:
+        raise TailorError(
+            f"no metrics are known for {objective}", where="evaluate.metrics", fix="name them in the recipe"
+        )
+    if not answers:
+        raise TailorError("there are no answers to score", where="evaluate", fix="hold back some rows: data.test")
+    names = _CHOICES[objective](answers)
+    if "loss" not in names and all(answer.nll is not None for answer in answers):
+        names.append("loss")
+    return names[0], names
+
+
+def _for_language(answers: Sequence[Answer]) -> list[str]:
+    return ["loss", "perplexity", "bits_per_byte"]
+
+
+def _for_labels(answers: Sequence[Answer]) -> list[str]:
+    expected = answers[0].expected
+    if isinstance(expected, int | float):
+        return ["mse", "r2"]
+    if isinstance(expected, str):
+        return ["accuracy", "macro_f1", "mcc"]
+    return ["macro_f1", "micro_f1", "accuracy"]
+
+
+def _for_texts(answers: Sequence[Answer]) -> list[str]:
+    expected = [answer.expected for answer in answers if answer.expected is not None]
+    if not expected:
+        return _for_language(answers)
+    beside = ["exact_match", "token_f1", "chrf"]
+    if all(map(as_calls, expected)):
+        return ["tool_call", *beside]
+    if all(map(_is_object, expected)):
+        return ["json_fields", "json_valid", *beside]
+    if median(len(as_text(reference).split()) for reference in expected) <= SHORT_ANSWER_WORDS:
+        return beside
+    return ["rouge_l", *beside]
+
+
+def _is_object(expected: Any) -> bool:
+    try:
+        return isinstance(as_json(expected), Mapping)
+    except ValueError:
+        return False
+
+
+_CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
+    "language": _for_language,
+    "classification": _for_labels,
+    "instruction": _for_texts,
+    "chat": _for_texts,
+}

@@ -1,0 +1,236 @@
+"""The straight line: recipe -> data -> base -> method -> loop -> artefact -> proof -> evaluation -> report."""
+
+import gc
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tailor.bases.loading import LABELS_FILE
+from tailor.checking import data_report
+from tailor.compose import Prepared, choose_place, make_job, prepare, resolved_recipe
+from tailor.core.errors import RunError
+from tailor.core.reporting import Reporter
+from tailor.core.runs import SUMMARY, RunFolder, write_text
+from tailor.engine.loop import Job, Outcome, fit
+from tailor.engine.place import Place, resident_bytes
+from tailor.evaluate.card import Artefact, model_card
+from tailor.evaluate.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, probe_rows, run_stock
+from tailor.evaluate.report import ReportInputs, TaskAnswers, render_report
+from tailor.measure import Measured, evaluate
+from tailor.recipe.recipe import Recipe, load
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
+
+
+def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
+    """Carry a recipe through to its report, and return the JSON answer of `fit`.
+
+    A finished run is returned as it stands; an unfinished one goes on from its newest checkpoint that verifies.
+    """
+    baseline = resident_bytes()
+    folder = RunFolder.create(Path(recipe.output), resume=resume)
+    if folder.finished:
+        summary: dict[str, Any] = folder.read(SUMMARY)
+        return summary
+    prepared = prepare(recipe)
+    place = choose_place(recipe, prepared.base.source)
+    recipe = resolved_recipe(prepared, place)
+    prepared.recipe = recipe
+    _announce(prepared, place, reporter)
+    _lock(folder, prepared, place)
+    job = make_job(prepared, recipe, place, folder.path, reporter)
+    outcome = fit(job)
+    facts = _training_facts(job, outcome, baseline)
+    proof = save_and_prove(prepared, job, folder)
+    del job
+    prepared.base.model = None
+    gc.collect()
+    tuned = recipe.base.model_copy(update={"name": str(folder.path), "revision": None, "chat_template": None})
+    measured = evaluate(prepared, tuned, recipe.base, place, str(folder.path), reporter)
+    summary = _summary(folder, prepared, facts, measured, proof)
+    write_results(folder, prepared, summary, measured, proof)
+    return summary
+
+
+def _announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
+    """Every choice that was made, before the first step."""
+    recipe, counts = prepared.recipe, {name: len(getattr(prepared.loaded, name)) for name in ("train", "dev", "test")}
+    train = recipe.train
+    reporter.say(
+        f"base {prepared.base.name} · {prepared.base.family} · {place.kind}, {place.precision}: {place.reason}"
+    )
+    reporter.say(
+        f"objective {prepared.objective.name} ({prepared.loaded.form.name} data) · rows: {counts['train']} train, "
+        f"{counts['dev']} dev, {counts['test']} test"
+    )
+    reporter.say(
+        f"method {recipe.gradient_method.name} · learning rate {train.learning_rate:g} · {train.epochs} epochs of "  # type: ignore[attr-defined]
+        f"batches of {train.examples_per_batch} · up to {recipe.data.max_length} tokens a row"
+    )
+    for problem in data_report(prepared)["problems"]:
+        if problem["severity"] == "warning":
+            reporter.say(f"warning: {problem['message']}")
+
+
+def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
+    """What the run was made from. On resume, data or base that have changed are refused."""
+    recipe = prepared.recipe
+    lock = {
+        "base": {"name": prepared.base.name, "digest": prepared.base.source.digest()},
+        "data": dict(prepared.loaded.report.digests),
+        "recipe": {"seed": recipe.train.seed},
+        "threads": torch.get_num_threads(),
+        "precision": place.precision,
+        "device": place.kind,
+        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()},
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("tailor", *LIBRARIES)},
+    }
+    before = folder.read("lock.json")
+    if before is not None:
+        _same(before, lock, folder)
+        settings = load(folder.recipe).as_dict()
+        if settings != recipe.as_dict():
+            raise RunError(
+                "this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output"
+            )
+    recipe.save(folder.recipe)
+    folder.write("lock.json", lock)
+    folder.write("data_report.json", data_report(prepared))
+
+
+def _same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+    for key in ("base", "data"):
+        if before[key] != now[key]:
+            raise RunError(
+                f"the {key} has changed since this run was begun",
+                where=str(folder.path / "lock.json"),
+                fix="start a new run",
+            )
+
+
+def _training_facts(job: Job, outcome: Outcome, baseline: int) -> dict[str, Any]:
+    state = outcome.state
+    trainable = sum(value.numel() for value in job.attached.trainable().values())
+    total = sum(value.numel() for value in job.attached.model.parameters())
+    return {
+        "steps": state.step,
+        "tokens": state.tokens,
+        "supervised_tokens": state.supervised_tokens,
+        "work_ratio": state.computed_tokens / max(1, state.tokens),
+        "seconds": state.seconds,
+        "tokens_per_second": state.tokens / max(1e-9, state.seconds),
+        "loss_first": state.loss_first,
+        "loss_last": state.loss_last,
+        "best_step": state.best_step or state.step,
+        "stopped_early": state.stopped,
+        "peak_memory_bytes": job.place.peak_memory(),
+        "baseline_bytes": baseline,
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "adapted_share": None,
+        **job.attached.notes(),
+    }
+
+
+def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
+    """Write the artefact whole or not at all, and have stock libraries reload it in a fresh process."""
+    part = folder.path / ".model.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        job.attached.save(part)
+        job.base.save_tokenizer(part)
+        labels = [name for name in job.output.labels if job.output.head == "labels"]
+        if labels:
+            (part / LABELS_FILE).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+        shutil.rmtree(folder.model, ignore_errors=True)
+        part.rename(folder.model)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise RunError(
+            f"the model cannot be saved: {error.strerror}", where=str(folder.model), fix="make room, then --resume"
+        ) from None
+    rows = probe_rows(_proof_features(prepared))
+    trained = own_outputs(job.attached.model, rows, job.place.device)
+    probe = Probe(
+        artefact=str(folder.model),
+        base=_stock_base(prepared, folder),
+        head=job.output.head,
+        rows=rows,
+        labels=len(job.output.labels),
+        problem=job.output.problem or None,
+        mean_pool=job.output.pooling == "mean",
+        trust_remote_code=prepared.recipe.base.trust_remote_code,
+    )
+    proof = judge(run_stock(probe), trained)
+    folder.write("proof.json", proof.as_dict())
+    return proof
+
+
+def _proof_features(prepared: Prepared) -> list[Any]:
+    """Held-out rows where there are any: of test, then dev, then train."""
+    found: list[Any] = []
+    for name in ("test", "dev", "train"):
+        store = prepared.splits[name].store
+        found += [store[index] for index in range(min(len(store), ROWS - len(found)))]
+    return found
+
+
+def _stock_base(prepared: Prepared, folder: RunFolder) -> str:
+    return prepared.base.source.location  # type: ignore[no-any-return]
+
+
+def _summary(
+    folder: RunFolder, prepared: Prepared, facts: Mapping[str, Any], measured: Measured, proof: Proof
+) -> dict[str, Any]:
+    return {
+        "run": str(folder.path),
+        "status": "done",
+        "method": prepared.recipe.gradient_method.name,  # type: ignore[attr-defined]
+        "objective": prepared.objective.name,
+        "base": prepared.base.name,
+        "train": dict(facts),
+        "evaluation": measured.evaluation,
+        "proof": proof.as_dict(),
+    }
+
+
+def write_results(
+    folder: RunFolder, prepared: Prepared, summary: dict[str, Any], measured: Measured, proof: Proof
+) -> None:
+    """evaluation.json, the report, the card, and last the summary, whose presence says that the run is finished."""
+    folder.write("evaluation.json", measured.evaluation)
+    answers = {"default": TaskAnswers(measured.base, measured.tuned, measured.primary)} if measured.primary else {}
+    inputs = ReportInputs(
+        summary=summary,
+        evaluation=measured.evaluation,
+        answers=answers,
+        metrics=folder.lines("metrics.jsonl"),
+        timing=folder.lines("timing.jsonl"),
+        data_report=data_report(prepared),
+        proof=proof.as_dict(),
+        recipe=folder.recipe.read_text(encoding="utf-8"),
+        lock=folder.read("lock.json"),
+    )
+    write_text(folder.path / "report.html", render_report(inputs))
+    write_text(
+        folder.path / "README.md",
+        model_card(
+            summary, _artefact(prepared, folder), evaluation=measured.evaluation, proof=proof.as_dict(), lock=inputs.lock
+        ),
+    )
+    folder.write(SUMMARY, summary)
+
+
+def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
+    kind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
+    return Artefact(kind, CLASSES[prepared.objective.output.head])

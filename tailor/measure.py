@@ -1,0 +1,166 @@
+"""Evaluate: a tuned model against its base, on the same held-out rows, by the same questions."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tailor.bases.loading import Source, find
+from tailor.compose import Prepared, load_dtype, make_base, output_of
+from tailor.core.contracts import Answer, Base, ExampleSeat, OutputSpec
+from tailor.core.examples import Origin, Text
+from tailor.core.openings import opened
+from tailor.core.reporting import Reporter
+from tailor.engine.place import Place
+from tailor.evaluate.answering import Asking, Held, answer_all
+from tailor.evaluate.compare import baseline_answers, task_result
+from tailor.evaluate.scorers import AnswersKind, auto, resolve
+from tailor.recipe.base import BaseOptions
+from tailor.recipe.recipe import Recipe
+
+GENERATED_ROWS = 200
+GENERAL_TEXT = Path(__file__).parent / "evaluate" / "general.txt"
+
+KINDS: dict[str, AnswersKind] = {
+    "single_label_classification": "label",
+    "multi_label_classification": "labels",
+    "regression": "number",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation found: evaluation.json, and the answers behind it."""
+
+    evaluation: dict[str, Any]
+    base: Sequence[Answer] = ()
+    tuned: Sequence[Answer] = ()
+    primary: Any = None
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One model's answers to the test split; None where it lacks what the task needs (a head of its own, say)."""
+
+    answers: list[Answer] | None
+    general_loss: float | None
+
+
+def evaluate(
+    prepared: Prepared, tuned: BaseOptions, base: BaseOptions, place: Place, run: str, reporter: Reporter
+) -> Measured:
+    """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks."""
+    reporter.say("the tuned model answers the test rows")
+    after = sit(prepared, tuned, place, reporter)
+    reporter.say("the base answers the same rows")
+    before = sit(prepared, base, place, reporter)
+    forgetting = None
+    if before.general_loss is not None and after.general_loss is not None:
+        delta = after.general_loss - before.general_loss
+        forgetting = {"base": before.general_loss, "tuned": after.general_loss, "delta": delta}
+    if not after.answers:
+        return Measured({"tasks": {}, "forgetting": forgetting})
+    baseline, base_answers = ("base", before.answers) if before.answers else _no_information(prepared, after.answers)
+    metrics, primary = choose_metrics(prepared, base_answers, after.answers)
+    result = task_result(
+        base_answers,
+        after.answers,
+        metrics,
+        primary,
+        baseline=baseline,
+        opened=opened(prepared.loaded.report.digests["test"], run),
+        margin_points=prepared.recipe.evaluate.margin,
+    )
+    deciding = next(metric for metric in metrics if metric.name == primary)
+    evaluation = {"tasks": {"default": result}, "forgetting": forgetting}
+    return Measured(evaluation, base_answers, after.answers, deciding)
+
+
+def _no_information(prepared: Prepared, answers: Sequence[Answer]) -> tuple[str, list[Answer]]:
+    """The best guess without looking at a row: the score to beat where the base has no head for the task."""
+    labels = [
+        prepared.objective.read(entry.row, ExampleSeat(entry.id, entry.origin)).label for entry in prepared.loaded.train
+    ]
+    return baseline_answers(labels, answers, KINDS[prepared.objective.output.problem])  # type: ignore[arg-type]
+
+
+def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> Sitting:
+    """Load one model and take its answers, and its loss on the general text where it predicts text."""
+    recipe, objective = prepared.recipe, prepared.objective
+    source = find(model)
+    base = make_base(recipe.model_copy(update={"base": model}), source, objective, prepared.loaded)
+    output = _output_for(recipe, objective, source)
+    torch.manual_seed(recipe.train.seed)
+    base.load(output, load_dtype(recipe, place))
+    if base.new_head:
+        return Sitting(None, None)
+    settings = asking(recipe, place)
+    held = _held(prepared, base)
+    answers = answer_all(base, objective, output, held, settings, reporter) if held else []
+    general = general_loss(base, output, settings) if recipe.evaluate.forgetting is not False else None
+    return Sitting(answers, general)
+
+
+def _output_for(recipe: Recipe, objective: Any, source: Source) -> OutputSpec:
+    """A folder with a mean-pool head is read as one, whatever method made it."""
+    output = output_of(recipe, objective)
+    return dataclasses.replace(output, pooling="mean" if source.mean_pool_head else output.pooling)
+
+
+def _held(prepared: Prepared, base: Base) -> list[Held]:
+    """Test rows encoded anew by the model's own tokenizer and template: what was saved with it is what is used."""
+    asked = prepared.recipe.evaluate.samples
+    most = asked if asked != "auto" else (GENERATED_ROWS if prepared.objective.generates else None)
+    held = []
+    for example, row in prepared.held("test", most):
+        target = prepared.objective.target(example)
+        features = [dataclasses.replace(part, target=target) for part in base.encoders[type(example)](example)]
+        held.append(Held(example, row, features))
+    return held
+
+
+def asking(recipe: Recipe, place: Place) -> Asking:
+    """How answers are taken on a device."""
+    new, budget = recipe.evaluate.max_new_tokens, recipe.train.tokens_per_micro_batch
+    return Asking(
+        device=place.device,
+        tokens_at_once=budget if isinstance(budget, int) else 4096,
+        max_new_tokens=None if new == "auto" else new,
+        autocast=place.autocast,
+    )
+
+
+def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[Answer]) -> tuple[list[Any], str]:
+    """The metrics of the recipe, or those that suit the answers; the primary one among them, whatever was named."""
+    options, output = prepared.recipe.evaluate, prepared.objective.output
+    if output.head == "labels":
+        kind = KINDS[output.problem]
+    else:
+        kind = "text" if prepared.objective.generates else "raw"
+    primary, names = auto(prepared.objective.name, [*base, *tuned])
+    if options.metrics != "auto":
+        names = list(options.metrics)
+        primary = names[0]
+    if options.primary != "auto":
+        primary = options.primary
+    return resolve([primary, *names], labels=output.labels, answers_kind=kind), primary
+
+
+@torch.no_grad()
+def general_loss(base: Base, output: OutputSpec, settings: Asking) -> float | None:
+    """Nats per token on a fixed general text; None for a model that predicts no text."""
+    if Text not in base.encoders or output.head != "tokens":
+        return None
+    example = Text(id="general", origin=Origin("general.txt", 1), text=GENERAL_TEXT.read_text(encoding="utf-8"))
+    windows = base.encoders[Text](example)
+    total, count = 0.0, 0
+    for indices in base.micro_batches(windows, settings.tokens_at_once):
+        batch = base.collate([windows[index] for index in indices], output).to(settings.device)
+        with settings.autocast():
+            logits = base.forward(base.model, batch).logits
+        total += float(torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="sum"))
+        count += len(batch.targets)
+    return total / count

@@ -1,0 +1,117 @@
+"""A label for one text or two: one of n, several of n, or a number."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from tailor.core.contracts import Batch, ExampleSeat, LossSum, Outputs, OutputSpec
+from tailor.core.errors import DataError, refuse
+from tailor.core.examples import Labelled
+from tailor.nn.losses import binary_cross_entropy_sum, cross_entropy_sum, squared_error_sum
+from tailor.recipe.objectives import ClassificationOptions
+
+Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+LOSSES = {
+    "single_label_classification": cross_entropy_sum,
+    "multi_label_classification": binary_cross_entropy_sum,
+    "regression": squared_error_sum,
+}
+PROBLEMS: dict[str, Problem] = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+class Classification:
+    """Sequence classification and regression."""
+
+    name: ClassVar[str] = "classification"
+    example: ClassVar[type[Labelled]] = Labelled
+    generates: ClassVar[bool] = False
+    on_overlong: ClassVar[Literal["error", "truncate"]] = "truncate"
+
+    def __init__(self, options: ClassificationOptions) -> None:
+        self.options = options
+        self.problem: Problem | None = PROBLEMS.get(options.problem)
+        self.labels: tuple[str, ...] = ()
+
+    def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """The kind of problem by the labels' type, and the label set, sorted (numbers as numbers)."""
+        found: set[str] = set()
+        for row in rows:
+            label = row["label"]
+            if self.problem is None:
+                self.problem = _problem_of(label)
+            found.update(map(str, label) if isinstance(label, list | tuple) else [str(label)])
+        if self.problem == "regression":
+            self.labels = ("",)
+            return
+        self.labels = tuple(sorted(found, key=_natural))
+        if len(self.labels) < 2:
+            raise DataError(
+                f"every row has the same label, {next(iter(found), 'none')!r}: there is nothing to tell apart",
+                where="data.train",
+                fix="add rows of another label",
+                code="one_label",
+            )
+
+    @property
+    def output(self) -> OutputSpec:
+        """One output per label, or one number."""
+        assert self.problem is not None, "prepare() comes first"
+        return OutputSpec("labels", self.labels, self.problem)
+
+    def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Labelled:
+        """`texts` and `label`; raises `RowRefused` for a label of another type than the first row's."""
+        return Labelled(id=seat.id, origin=seat.origin, texts=tuple(row["texts"]), label=self._label(row["label"]))
+
+    def _label(self, label: Any) -> str | float | tuple[str, ...]:
+        several = isinstance(label, list | tuple)
+        if self.problem == "regression":
+            try:
+                return float(label)
+            except (TypeError, ValueError):
+                raise refuse("label_type", f"the label {label!r} is no number, and the first row's is one") from None
+        if several != (self.problem == "multi_label_classification"):
+            raise refuse("label_type", f"the label {label!r} is of another kind than the first row's")
+        return tuple(map(str, label)) if several else str(label)
+
+    def target(self, example: Labelled) -> Any:
+        """Class index, list of 0 and 1, or number."""
+        if isinstance(example.label, float):
+            return example.label
+        if isinstance(example.label, tuple):
+            return [float(name in example.label) for name in self.labels]
+        return self.labels.index(example.label)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
+        """By the problem: cross-entropy, mean binary cross-entropy, squared error; one unit of weight per example."""
+        assert self.problem is not None, "prepare() comes first"
+        return LOSSES[self.problem](outputs.logits, batch.targets, batch.weights)
+
+    def question(self, example: Labelled) -> None:
+        """Labels are decided, not generated."""
+        return
+
+    def decide(self, scores: Sequence[float]) -> str | float | tuple[str, ...]:
+        """The best label, the labels whose logit is above 0, or the number itself."""
+        if self.problem == "regression":
+            return float(scores[0])
+        if self.problem == "multi_label_classification":
+            return tuple(name for name, score in zip(self.labels, scores, strict=True) if score > 0)
+        return self.labels[max(range(len(scores)), key=scores.__getitem__)]
+
+
+def _problem_of(label: Any) -> Problem:
+    if isinstance(label, list | tuple):
+        return "multi_label_classification"
+    return "regression" if isinstance(label, float) else "single_label_classification"
+
+
+def _natural(name: str) -> tuple[int, float, str]:
+    """Numbers in their own order, before names in theirs."""
+    try:
+        return (0, float(name), name)
+    except ValueError:
+        return (1, 0.0, name)

@@ -1,0 +1,26 @@
+"""Single turn: an instruction and its answer, as the shortest conversation."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tailor.core.contracts import ExampleSeat, Question
+from tailor.core.examples import Conversation, Message
+from tailor.objectives.tokens import TokenObjective
+
+
+class Instruction(TokenObjective):
+    """Single-turn instruction tuning, through the chat template, so that serving renders what was trained."""
+
+    name: ClassVar[str] = "instruction"
+    example: ClassVar[type[Conversation]] = Conversation
+
+    def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Conversation:
+        """`prompt` and `completion` with an optional `system`, or `source` and `target`."""
+        system = (Message("system", row["system"]),) if row.get("system") else ()
+        prompt, completion = (row["prompt"], row["completion"]) if "prompt" in row else (row["source"], row["target"])
+        turns = (Message("user", prompt), Message("assistant", completion))
+        return Conversation(id=seat.id, origin=seat.origin, messages=system + turns)
+
+    def question(self, example: Conversation) -> Question:
+        """The instruction, and its completion as the answer expected."""
+        return Question(example.messages[:-1], (), example.messages[-1].content)
