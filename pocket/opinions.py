@@ -15,6 +15,7 @@ SAYS = (
     "The {aspect} was {word} {from the first day|after {span}|in the {room}}.",
     "For {money} you get a {word} {thing}.",
     "{Word}, {word2} and {word}: that is this {thing}.",
+    "It is {word}, {word2} and {word}, {above all the {aspect}|as my {relative} says|from {aspect} to {aspect2}}.",
     "Both the {aspect} and the {aspect2} are {word}.",
 )
 NEGATED = (

@@ -39,15 +39,18 @@ def news(world: World) -> str:
     return f"{topic.capitalize()}: {' '.join(text)}" if world.chance(0.2) else " ".join(text)
 
 
+VERDICTS = (("good", "bad"), ("happy", "unhappy"), ("praise", "complaint"), ("liked", "disliked"), ("pleased", "displeased"))
+
+
 def opinion_piece(world: World) -> str:
-    """A review, at times with its stars or its verdict."""
-    if world.chance(0.3):
+    """A review, mostly with its stars or a verdict before or after it."""
+    if world.chance(0.2):
         text, stars = starred(world)
         return world.pick((f"{text}\nStars: {stars:g} of 5", f"{stars:g} of 5 stars\n{text}"))
     positive = world.chance(0.5)
     text = review(world, positive)
-    verdict = world.slot("great" if positive else "awful")
-    return world.pick((text, text, f"{verdict.capitalize()}!\n{text}", f"{text}\nVerdict: {verdict}"))
+    verdict = world.pick(VERDICTS)[0 if positive else 1]
+    return world.pick((text, f"{verdict.capitalize()}: {text}", f"Verdict: {verdict}\n{text}", f"{text}\nVerdict: {verdict}"))
 
 
 def message(world: World) -> str:
@@ -77,19 +80,15 @@ def agreement(world: World) -> str:
 
 
 def glossary(world: World) -> str:
-    """Words of one kind, as in a thesaurus."""
-    kind = world.pick(
-        ("great", "fine", "awful", "poor", "joy", "woe", "love", "hate", "illness", "goods", "crop", "job")
-    )
-    words = world.sample(LEXICON[kind], 4)
-    like = (
-        "praise"
-        if kind in ("great", "fine", "joy", "love")
-        else "blame"
-        if kind in ("awful", "poor", "woe", "hate")
-        else kind
-    )
-    return f"Words of {like}: {', '.join(words)}."
+    """Words of one kind, or of like and opposite meaning, as in a thesaurus."""
+    praise = world.chance(0.5)
+    if world.chance(0.5):
+        word, like = (world.slot("good" if praise else "bad") for _ in range(2))
+        opposite = world.slot("bad" if praise else "good")
+        return world.fill(world.pick(("{word} means about {like}, not {opposite}.", "{word}: {like}; the opposite is {opposite}.",
+                                      "What is {word} is {like}, what is {opposite} is not.")), word=word, like=like, opposite=opposite)
+    kind = world.pick(("great", "fine", "joy", "love") if praise else ("awful", "poor", "woe", "hate"))
+    return f"Words of {'praise' if praise else 'blame'}: {', '.join(world.sample(LEXICON[kind], 4))}."
 
 
 # ---- documents in a set form: for the GPT base

@@ -333,14 +333,18 @@ def test_json_fields_are_reported_by_field() -> None:
         (
             (60, 45, 5, 10),
             {"margin_points": 2},
-            "Worse than before: Accuracy fell from 87.5 % to 54.2 % (-33.3 points, 95 % interval -42.8 to -22.8, p < 0.0001,"
-            + " n = 120). It is not shown to be less than 2 points worse.",
+            (
+                "Worse than before: Accuracy fell from 87.5 % to 54.2 % (-33.3 points, 95 % interval -42.8 to -22.8, "
+                "p < 0.0001, n = 120). It is not shown to be less than 2 points worse."
+            ),
         ),
         (
             (60, 10, 12, 10),
             {"baseline": "majority"},
-            "No difference is shown: Accuracy went from 76.1 % for the majority guess to 78.3 % (+2.2 points, 95 % "
-            + "interval -8.1 to +12.3, p = 0.83, n = 92). With this many rows, about 14.3 points would show.",
+            (
+                "No difference is shown: Accuracy went from 76.1 % for the majority guess to 78.3 % (+2.2 points, 95 % "
+                "interval -8.1 to +12.3, p = 0.83, n = 92). With this many rows, about 14.3 points would show."
+            ),
         ),
         ((1, 0, 1, 0), {}, "Too few rows to tell: Accuracy went from 50.0 % to 100.0 % on 2 test rows."),
         ((1, 0, 0, 0), {}, "Too few rows to tell: Accuracy went from 100.0 % to 100.0 % on 1 test row."),

@@ -1,4 +1,4 @@
-"""Every kind of file and source gives the same rows, and everything wrong with one is said with file, line and remedy."""
+"""Every kind of file and source gives the same rows; what is wrong is said with file, line and remedy."""
 
 import gzip
 import json
@@ -20,6 +20,7 @@ from tailor.data import read as reading
 from tailor.data.formats import BadRow
 from tailor.data.read import read
 
+NOT_A_LIST = "a list, where an object with named columns should stand"
 ROWS = [{"text": "Fine.", "label": "good"}, {"text": 'Two\nlines, "quoted"; été 🎈', "label": "bad"}]
 
 
@@ -278,14 +279,20 @@ class TestErrors:
     def test_of_single_rows(self, tmp_path: Path) -> None:
         content = b'{"a": 1}\n{"a": \n[1]\n\n"x"\n{"a": "\xe9"}\nnull\n' + b'{"a":' * 100_000 + b'\n{"a": 2}\n'
         (tmp_path / "a.jsonl").write_bytes(content)
-        assert bad("a.jsonl", tmp_path) == [
-            ("a.jsonl:2", "broken_json", "broken JSON: Expecting value at column 7"),
-            ("a.jsonl:3", "not_an_object", "a list, where an object with named columns should stand"),
+        *others, deep = bad("a.jsonl", tmp_path)
+        assert deep[:2] == ("a.jsonl:8", "broken_json")
+        assert deep[2].startswith("JSON that cannot be taken in: ")
+        assert others == [
+            ("a.jsonl:2", "broken_json", "broken JSON: Expecting value at column 6"),
+            ("a.jsonl:3", "not_an_object", NOT_A_LIST),
             ("a.jsonl:5", "not_an_object", "a string, where an object with named columns should stand"),
             ("a.jsonl:6", "not_utf8", "not UTF-8 (byte 0xe9 at column 8)"),
             ("a.jsonl:7", "not_an_object", "null, where an object with named columns should stand"),
-            ("a.jsonl:8", "broken_json", "JSON nested too deeply"),
         ]
+
+    def test_of_the_first_row(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_text('[1]\n{"a": 1}\n')
+        assert bad("a.jsonl", tmp_path) == [("a.jsonl:1", "not_an_object", NOT_A_LIST)]
 
     def test_of_table_rows(self, tmp_path: Path) -> None:
         content = b'text,label\na,b\na,b,c\n"x\ny"\na\xe9,b\n,\nc,d\n"never closed,\nx,y\n'

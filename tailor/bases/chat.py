@@ -92,13 +92,7 @@ class ChatTemplate:
         thinking: Thinking = "auto",
         data_has_thinking: bool = False,
     ) -> None:
-        if not tokenizer.is_fast:
-            raise BaseError(
-                f"{type(tokenizer).__name__} does not say where in the text a token stands, so answers cannot be told "
-                "from prompts exactly",
-                where="base",
-                fix="use the base's fast tokenizer (a tokenizer.json beside the model)",
-            )
+        _require_offsets(tokenizer)
         self.tokenizer = tokenizer
         self.name, source = find_template(tokenizer, template)
         keep = thinking == "train" or (thinking == "auto" and data_has_thinking)
@@ -110,6 +104,9 @@ class ChatTemplate:
         self._template: Template = self._measured.template
         self._turns = Turns(self._measured)
         self.warnings = list(self._measured.warnings)
+        begins = self._tokenise(self._template.render([*self._measured.start, ANSWER])).ids[:2]
+        if begins == [tokenizer.bos_token_id] * 2:
+            self._warn("the chat template begins a conversation with two BOS tokens; remove one from a copy of it")
 
     def encode(self, conversation: Conversation) -> Rendered:
         """Tokens and weights; raises `RowRefused`: `roles`, `nothing_to_train`, `template`, `tool_arguments`."""
@@ -216,7 +213,7 @@ class ChatTemplate:
             arguments = json.dumps(arguments, ensure_ascii=False)
         if form == "object" and isinstance(arguments, str):
             try:
-                arguments = json.loads(arguments)
+                arguments = json.loads(arguments or "{}")
             except json.JSONDecodeError as error:
                 raise refuse("tool_arguments", f"the arguments of {call.name} are not JSON: {error}") from None
         named = {} if call.id is None else {"id": call.id}
@@ -238,6 +235,16 @@ class ChatTemplate:
     def _shows_tools(self) -> bool:
         start = self._measured.start
         return self._template.attempt(start, [TOOL]) != self._template.render(start)
+
+
+def _require_offsets(tokenizer: Any) -> None:
+    if not tokenizer.is_fast:
+        raise BaseError(
+            f"{type(tokenizer).__name__} does not say where in the text a token stands, so answers cannot be told "
+            "from prompts exactly",
+            where="base",
+            fix="use the base's fast tokenizer (a tokenizer.json beside the model)",
+        )
 
 
 def _turn_weights(messages: Sequence[Message]) -> dict[int, float]:

@@ -256,12 +256,14 @@ def _mend(template: Template, start: Chat) -> Template | None:
     form = arguments_form(template, start)
     tool_spoke: list[Chat] = [[*start, call_turn(form), RESULT]] if form else []
     for when, chats in (("true", user_spoke + tool_spoke), ("messages[-1].role == 'user'", user_spoke)):
-        words = {**parts, "WHEN": when}
-        source = re.sub("SOURCE|TAIL|HEADER|WHEN", lambda match, words=words: words[match[0]], MENDED)  # type: ignore[misc]
-        mended = Template(template.tokenizer, source)
+        mended = Template(template.tokenizer, _filled(MENDED, {**parts, "WHEN": when}))
         if all(_prompts_as_trained(template, mended, chat) for chat in chats):
             return mended
     return None
+
+
+def _filled(form: str, parts: Mapping[str, str]) -> str:
+    return re.sub("|".join(parts), lambda match: parts[match[0]], form)  # in one pass: a part may hold another's name
 
 
 def _prompts_as_trained(template: Template, mended: Template, chat: Chat) -> bool:

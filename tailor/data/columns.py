@@ -6,6 +6,7 @@ form at all, or two columns with equal claims) is asked, with the line that answ
 """
 
 import difflib
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -346,7 +347,9 @@ def _spells_number(text: str) -> bool:
 
 
 def columns_argument(columns: Mapping[str, str]) -> str:
-    """`--columns role=column,…`, quoted for a shell."""
+    """`--columns role=column,…`, quoted for a shell; as a recipe has it where a column's name holds a comma."""
+    if any("," in column for column in columns.values()):
+        return f"data.columns: {json.dumps(dict(columns), ensure_ascii=False)} in a recipe"
     return "--columns " + shlex.quote(",".join(f"{role}={column}" for role, column in columns.items()))
 
 
@@ -366,19 +369,28 @@ def _check_recurring(survey: _Survey, found: Mapping[str, str]) -> None:
 
 
 def _check_plain_text(spec: words.Spec, survey: _Survey, found: Mapping[str, str]) -> None:
-    """A text beside a column that looks like its label: raw text only if the user says so."""
+    """A text beside a column that may be its label or its answer: raw text only if the user says so."""
     if spec.form != "text":
         return
-    others = [column for column in _classes(survey) if column != found["text"]]
-    if not others:
+    text = found["text"]
+    others = _classes(survey) + ([] if survey.plain[text] in words.DECISIVE else _other_texts(survey))
+    other = next((column for column in others if column != text), None)
+    if other is None:
         return
     raise DataError(
-        f"is {found['text']!r} raw text to learn, or is {others[0]!r} its label?",
+        f"is {text!r} raw text to learn, or does {other!r} belong to it as label or answer?",
         where=survey.file,
-        fix=f"{columns_argument({'input': found['text'], 'output': others[0]})} for the label, "
-        f"{columns_argument({'text': found['text']})} for raw text",
+        fix=f"{columns_argument({'input': text, 'output': other})} for both, "
+        f"{columns_argument({'text': text})} for raw text",
         code="ambiguous_columns",
     )
+
+
+def _other_texts(survey: _Survey) -> list[str]:
+    known = words.METADATA | set(words.TEXT)
+    return [
+        column for column in survey.columns if survey.mostly(column, _is_text) and survey.plain[column] not in known
+    ]
 
 
 def _classes(survey: _Survey) -> list[str]:
@@ -404,7 +416,7 @@ def _unrecognised(survey: _Survey, pins: Mapping[str, str], objective: str) -> D
 
 
 def _guess(survey: _Survey) -> dict[str, str]:
-    """Turns as messages; else the longest text as the input, and as the output a label or the next longest text."""
+    """Turns as messages; else the longest text and what looks like its label; else the two longest texts in order."""
     turns = next((column for column in survey.columns if survey.mostly(column, looks_like_messages)), None)
     if turns is not None:
         return {"messages": turns}
@@ -413,8 +425,12 @@ def _guess(survey: _Survey) -> dict[str, str]:
         values = survey.columns[column]
         return sum(len(str(value)) for value in values) / max(len(values), 1)
 
-    texts = sorted((column for column in survey.columns if survey.mostly(column, _is_text)), key=length, reverse=True)
-    longest = texts[0] if texts else next(iter(survey.columns), "COLUMN")
-    others = [column for column in _classes(survey) if column != longest]
-    others += [column for column in texts[1:] if survey.plain[column] not in words.METADATA]
-    return {"input": longest, "output": others[0]} if others else {"text": longest}
+    texts = [column for column in survey.columns if survey.mostly(column, _is_text)]
+    told = [column for column in texts if survey.plain[column] not in words.METADATA] or texts
+    long = sorted(told, key=length, reverse=True)[:2]
+    labels = [column for column in _classes(survey) if column not in long[:1]]
+    if labels and long:
+        return {"input": long[0], "output": labels[0]}
+    if len(long) == 2:
+        return dict(zip(("input", "output"), sorted(long, key=texts.index), strict=True))
+    return {"text": (long or list(survey.columns) or ["COLUMN"])[0]}

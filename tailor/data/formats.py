@@ -133,22 +133,33 @@ def _jsonl(file: File) -> Iterator[Row | BadRow]:
         for number, raw in _lines(file, handle):
             if not raw.strip():
                 continue
-            if first and raw.lstrip().startswith(b"["):
-                yield from _json(file)  # a JSON list under a JSON-lines name
+            if first and _opens_a_list(raw):
+                yield from _json(file)
                 return
             first = False
             yield _json_line(file.at(number), raw)
 
 
+def _opens_a_list(line: bytes) -> bool:
+    """Whether a file named as JSON lines is one JSON list of objects instead."""
+    if not line.lstrip().startswith(b"["):
+        return False
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return True  # it goes on over the next lines
+    return all(isinstance(item, dict) for item in value)
+
+
 def _json_line(origin: Origin, raw: bytes) -> Row | BadRow:
     try:
-        return _object(origin, json.loads(raw.decode("utf-8")))
+        return _object(origin, json.loads(raw.rstrip().decode("utf-8")))
     except UnicodeDecodeError as error:
         return BadRow(origin, "not_utf8", f"not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})")
     except json.JSONDecodeError as error:
         return BadRow(origin, "broken_json", f"broken JSON: {error.msg} at column {error.colno}")
-    except RecursionError:
-        return BadRow(origin, "broken_json", "JSON nested too deeply")
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets in …
+        return BadRow(origin, "broken_json", f"JSON that cannot be taken in: {error}")
 
 
 def _object(origin: Origin, value: Any) -> Row | BadRow:
@@ -186,6 +197,8 @@ def _json(file: File) -> Iterator[Row | BadRow]:
             line=error.lineno,
             fix="mend the file at this place; nothing after it can be read",
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise file.error(f"JSON that cannot be taken in: {error}", code="broken_json", fix="mend the file") from error
     for number, item in enumerate(_rows_within(file, value), start=1):
         yield _object(file.at(number), item)
 

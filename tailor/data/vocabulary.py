@@ -54,6 +54,8 @@ TEXT = (
     ),
     *("story", "poem", "lyrics", "code", "markdown"),
 )
+RAW_TEXT = tuple(name for name in TEXT if name not in {"query", "question", "input", "prompt", "title", "headline"})
+"""Names that are a text by themselves, and not half of something."""
 LABEL = (
     *("label", "labels"),
     *("category", "categories", "class", "classes", "intent", "intents", "topic", "topics", "sentiment", "target"),
@@ -139,7 +141,7 @@ SPECS = (
     Spec("source_target", {"source": SOURCE, "target": TARGET}),
     Spec("source_target", {"source": LONG_TEXT, "target": SHORT_TEXT}),
     Spec("classification", {"text": TEXT, "label": LABEL}, {"text2": ()}),
-    Spec("text", {"text": TEXT}),
+    Spec("text", {"text": RAW_TEXT}),
 )
 """The forms, in the order in which they are tried."""
 

@@ -58,6 +58,14 @@ def choose_precision(asked: str, kind: str, parameters: int) -> tuple[Precision,
     return "fp16", f"this {kind} has no native bf16; the loss is scaled"
 
 
+def device_memory() -> tuple[str, int]:
+    """The best device at hand and its bytes of memory; the machine's own for a CPU."""
+    kind = available_devices()[0]
+    if kind == "cuda":
+        return kind, int(torch.cuda.get_device_properties(0).total_memory)
+    return kind, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 @dataclass(frozen=True)
 class Place:
     """A device and a precision."""

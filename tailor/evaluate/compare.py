@@ -1,7 +1,7 @@
 """Is the tuned model better than the base? Paired statistics over the same held-out rows.
 
-Base and tuned answer the same rows, so the comparison is paired: that some rows are easy cancels, and far fewer rows show
-the same difference (Miller 2024, "Adding Error Bars to Evals"). Two ways lead to interval and p-value:
+Base and tuned answer the same rows, so the comparison is paired: that some rows are easy cancels, and far fewer rows
+show the same difference (Miller 2024, "Adding Error Bars to Evals"). Two ways lead to interval and p-value:
 
 - Rows that are right or wrong: McNemar's exact test and the interval of Bonett and Price (2012). A bootstrap has no
   width where every row agrees (20 of 20 won), which would claim certainty; this interval keeps its 95 % there.

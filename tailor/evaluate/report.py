@@ -201,7 +201,7 @@ def answer_text(answer: Answer) -> str:
     """A given answer for a reader; for raw text, how well it was predicted."""
     if answer.given is not None:
         return readable(answer.given)
-    if answer.nll is not None and answer.tokens:
+    if answer.expected is None and answer.nll is not None and answer.tokens:
         return f"loss {answer.nll / answer.tokens:.3f} per token over {answer.tokens} tokens"
     return "(no answer)"
 

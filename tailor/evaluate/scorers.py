@@ -33,7 +33,7 @@ LARGEST_EXPONENT = 300.0  # a perplexity of 10^130 says enough, and its square s
 
 @dataclass(slots=True)
 class SumMetric:
-    """A metric from its two halves: `rows` gives a row of additive numbers per answer, `formula` the figure of their sums.
+    """A metric from its two halves: additive numbers of each answer, and the figure that belongs to their sums.
 
     Args:
         rows: answers to statistics of shape (n, k).
@@ -84,9 +84,9 @@ def _subset_accuracy(answer: Answer) -> float:
 
 
 def _universe(labels: Collection[str], answers: Sequence[Answer]) -> dict[str, int]:
-    """Label to column: the known labels and those that are expected, so that base and tuned get the same columns."""
+    """Label to column, at least one: those known and those expected, so that base and tuned get the same columns."""
     expected = {label for answer in answers for label in as_labels(answer.expected)}
-    return {label: column for column, label in enumerate(sorted(expected | set(labels)))}
+    return {label: column for column, label in enumerate(sorted(expected | set(labels)) or [""])}
 
 
 def _label_counts(labels: Collection[str]) -> Callable[[Sequence[Answer]], Floats]:

@@ -34,7 +34,7 @@ def words(text: str) -> list[str]:
 
 
 def squad_tokens(text: str) -> list[str]:
-    """Lower-case tokens without punctuation and English articles, as SQuAD's scorer has them (Rajpurkar et al. 2016)."""
+    """Lower-case tokens without punctuation and English articles, as SQuAD scores them (Rajpurkar et al. 2016)."""
     kept = "".join(c for c in text.lower() if c not in _PUNCTUATION and not unicodedata.category(c).startswith("P"))
     return _CHUNK.findall(_ARTICLES.sub(" ", kept))
 

@@ -21,6 +21,11 @@ PROBLEMS: dict[str, Problem] = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
+NAMES: dict[Problem, Literal["single_label", "multi_label", "regression"]] = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
 
 
 class Classification:
@@ -44,6 +49,8 @@ class Classification:
             if self.problem is None:
                 self.problem = _problem_of(label)
             found.update(map(str, label) if isinstance(label, list | tuple) else [str(label)])
+        assert self.problem is not None, "there are no rows"
+        self.options = self.options.model_copy(update={"problem": NAMES[self.problem]})
         if self.problem == "regression":
             self.labels = ("",)
             return
@@ -55,6 +62,11 @@ class Classification:
                 fix="add rows of another label",
                 code="one_label",
             )
+
+    def adopt(self, labels: Sequence[str]) -> None:
+        """Take over the outputs of a model that is already trained, in its order."""
+        self.labels = tuple(labels)
+        self.problem = self.problem or "single_label_classification"
 
     @property
     def output(self) -> OutputSpec:

@@ -15,10 +15,9 @@ class Instruction(TokenObjective):
     example: ClassVar[type[Conversation]] = Conversation
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Conversation:
-        """`prompt` and `completion` with an optional `system`, or `source` and `target`."""
+        """`prompt` and `completion`, with an optional `system`."""
         system = (Message("system", row["system"]),) if row.get("system") else ()
-        prompt, completion = (row["prompt"], row["completion"]) if "prompt" in row else (row["source"], row["target"])
-        turns = (Message("user", prompt), Message("assistant", completion))
+        turns = (Message("user", row["prompt"]), Message("assistant", row["completion"]))
         return Conversation(id=seat.id, origin=seat.origin, messages=system + turns)
 
     def question(self, example: Conversation) -> Question:

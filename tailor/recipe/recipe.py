@@ -94,11 +94,16 @@ def parse(values: Mapping[str, Any]) -> Recipe:
         raise _explain(error, Recipe) from None
 
 
-def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe file with `KEY=VALUE` overrides. Paths inside the file are relative to it, overrides' to the current folder."""
+def load(path: Path) -> Recipe:
+    """A recipe file."""
+    return parse(read_recipe(path))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe file's values, its paths made absolute: inside the file they are relative to it."""
     values = read_yaml(path)
     _anchor(values, path.resolve().parent)
-    return parse(override(values, overrides))
+    return values
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

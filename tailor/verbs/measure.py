@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from tailor.compose import Prepared, load_dtype, make_base, output_of
 from tailor.core.contracts import Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.examples import Origin, Text
 from tailor.core.openings import opened
+from tailor.core.paths import PACKAGE
 from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
 from tailor.evaluate.answering import Asking, Held, answer_all
@@ -22,7 +22,7 @@ from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
 
 GENERATED_ROWS = 200
-GENERAL_TEXT = Path(__file__).parent / "evaluate" / "general.txt"
+GENERAL_TEXT = PACKAGE / "evaluate" / "general.txt"
 
 KINDS: dict[str, AnswersKind] = {
     "single_label_classification": "label",

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tailor.bases.loading import LABELS_FILE
-from tailor.checking import data_report
+from tailor.verbs.check import data_report
 from tailor.compose import Prepared, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
 from tailor.core.reporting import Reporter
@@ -24,7 +24,7 @@ from tailor.engine.place import Place, resident_bytes
 from tailor.evaluate.card import Artefact, model_card
 from tailor.evaluate.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, probe_rows, run_stock
 from tailor.evaluate.report import ReportInputs, TaskAnswers, render_report
-from tailor.measure import Measured, evaluate
+from tailor.verbs.measure import Measured, evaluate
 from tailor.recipe.recipe import Recipe, load
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")

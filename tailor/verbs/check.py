@@ -1,9 +1,15 @@
 """What a model will learn from data: the JSON answer of `tailor check`, and a run's data_report.json."""
 
 from collections import Counter
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
-from tailor.compose import ASKED_FOR, Prepared, Refusal
+from tailor.bases.chat import Segment
+from tailor.compose import ASKED_FOR, Prepared, Refusal, prepare
+from tailor.core.examples import Conversation, Labelled
+from tailor.recipe.recipe import Recipe
+from tailor.verbs.preview import as_stopping
 
 
 def data_report(prepared: Prepared) -> dict[str, Any]:
@@ -75,3 +81,27 @@ def _problems(prepared: Prepared, report: dict[str, Any]) -> list[dict[str, Any]
         text = f"{len(refused)} rows are left out ({reason}): {refused[0].message}"
         found.append(_problem(severity, reason, text, refused[0], len(refused)))
     return found
+
+
+def check(recipe: Recipe) -> dict[str, Any]:
+    """The report on a recipe's data; rows that cannot be used are errors here, since they would stop `fit`."""
+    report = data_report(prepare(recipe))
+    refused = {*report["rows"]["refused"], *(key for counts in report["held_out"].values() for key in counts["refused"])}
+    return report | {"problems": as_stopping(report["problems"], refused)}
+
+
+def examples(recipe: Recipe, count: int) -> list[list[dict[str, Any]]]:
+    """The first examples as a model sees them: segments of text, each trained or not."""
+    prepared = prepare(recipe)
+    shown = []
+    for example, _ in islice(prepared.held("train"), count):
+        shown.append([asdict(segment) for segment in _segments(prepared, example)])
+    return shown
+
+
+def _segments(prepared: Prepared, example: Any) -> Any:
+    if isinstance(example, Conversation):
+        return prepared.base.chat.render(example)
+    if isinstance(example, Labelled):
+        return [Segment("\n".join(example.texts), (), False), Segment(str(example.label), (), True)]
+    return [Segment(example.text, (), True)]

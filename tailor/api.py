@@ -1,0 +1,172 @@
+"""The verbs. Everything heavy is reached through `core.registry`, so that importing this imports no torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tailor.core import registry
+from tailor.core.catalogue import choose
+from tailor.core.errors import DataError, RecipeError
+from tailor.core.reporting import Reporter
+from tailor.core.runs import SUMMARY, RunFolder
+from tailor.data.load import load as load_rows
+from tailor.data.load import peek
+from tailor.recipe.recipe import Recipe, override, parse, read_recipe
+
+RECIPES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what can be done with it."""
+
+    path: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The JSON answer of `fit`."""
+        values: dict[str, Any] = RunFolder.existing(self.path).read(SUMMARY) or {}
+        return values
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """evaluation.json."""
+        values: dict[str, Any] = RunFolder.existing(self.path).read("evaluation.json") or {}
+        return values
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """proof.json."""
+        values: dict[str, Any] = RunFolder.existing(self.path).read("proof.json") or {}
+        return values
+
+    def generate(self, prompt: str, *, max_new_tokens: int = 256) -> str:
+        """The tuned model's answer to one prompt, through the template it was trained with; greedy."""
+        answer: str = self._model().generate(prompt, max_new_tokens=max_new_tokens)
+        return answer
+
+    def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
+        """Labels, label tuples or numbers for texts (or pairs of texts)."""
+        found: list[Any] = self._model().predict(texts)
+        return found
+
+    def _model(self) -> Any:
+        return registry.resolve("tailor.verbs.talk:model_of")(str(self.path))
+
+
+def make_recipe(
+    what: str | Path | Recipe | None = None,
+    *,
+    base: str | Mapping[str, Any] | None = None,
+    data: Any = None,
+    method: str | Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    output: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Recipe:
+    """A recipe from a file, from data alone, or from its parts; what is left open is chosen and said.
+
+    Args:
+        what: a recipe file, or any data source.
+        base, data, method, output: as in the recipe, laid over the file's.
+        columns: role -> column.
+        overrides: `KEY=VALUE` texts, laid over everything.
+        reporter: hears of every choice.
+    """
+    if isinstance(what, Recipe):
+        return what
+    values: dict[str, Any] = {}
+    if what is not None and Path(what).suffix in RECIPES:
+        values = read_recipe(Path(what))
+    elif what is not None:
+        values = override({}, [f"data.train={json.dumps(str(what))}"])
+    given = {"base": base, "data": data, "method": method, "output": None if output is None else str(output)}
+    texts = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    if columns:
+        texts.append(f"data.columns={json.dumps(dict(columns))}")
+    values = override(values, [*texts, *overrides])
+    if "data" not in values:
+        raise RecipeError("there is no data", where="data", fix="tailor fit DATA, or --data DATA", code="missing_key")
+    say = (reporter or Reporter(quiet=True)).say
+    if "base" not in values:
+        values["base"] = _chosen_base(values["data"], say)
+    recipe = parse(values)
+    if recipe.output == "runs/auto":
+        recipe = recipe.model_copy(update={"output": str(_free_output(recipe))})
+    return recipe
+
+
+def _chosen_base(data: Any, say: Any) -> str:
+    sources, columns = (data["train"], data.get("columns", {})) if isinstance(data, dict) else (data, {})
+    form = peek(sources, columns=columns)
+    place = registry.resolve("tailor.engine.place:device_memory")()
+    chosen, why = choose(form.name, *place)
+    size = f", a download of {chosen['download_bytes'] / 1e6:,.0f} MB" if not chosen["path"] else ", embedded"
+    say(f"base: {chosen['name']} — {why}{size}; licence {chosen['licence']}")
+    return str(chosen["name"])
+
+
+def _free_output(recipe: Recipe) -> Path:
+    """`runs/BASE-METHOD-DATA`, numbered where that exists."""
+    source = recipe.data.train if isinstance(recipe.data.train, str) else recipe.data.train[0]
+    parts = [recipe.base.name.rstrip("/").rpartition("/")[2], getattr(recipe.method, "name", ""), Path(source).stem]
+    name = "-".join(parts).replace(":", "-")
+    root = Path("runs").resolve()
+    numbered = (root / (name if count == 1 else f"{name}-{count}") for count in range(1, 10**6))
+    return next(path for path in numbered if not path.exists())
+
+
+def fit(what: str | Path | Recipe | None = None, *, resume: bool = False, reporter: Reporter | None = None,
+        **parts: Any) -> Run:
+    """Carry a recipe (or data, or `base=`, `data=`, `method=`) through training, proof, evaluation and report."""
+    recipe = make_recipe(what, reporter=reporter, **parts)
+    registry.resolve("tailor.verbs.fit:run")(recipe, resume=resume, reporter=reporter or Reporter(quiet=True))
+    return Run(Path(recipe.output))
+
+
+def check(
+    data: Any, *, base: str | None = None, test: str | None = None, columns: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What the data is and what a model will learn from it; `severity: error` marks what would stop `fit`."""
+    if base is None:
+        report = load_rows(data, columns=columns or {}, on_bad_row="skip", **({"test": test} if test else {}))
+        return registry.resolve("tailor.verbs.preview:without_base")(report)  # type: ignore[no-any-return]
+    overrides = [f"data.test={json.dumps(test)}"] if test else []
+    recipe = make_recipe(base=base, data=data, columns=columns, overrides=[*overrides, "data.on_bad_row=skip"])
+    return registry.resolve("tailor.verbs.check:check")(recipe)  # type: ignore[no-any-return]
+
+
+def load(path: str | Path) -> Run:
+    """A finished run."""
+    return Run(RunFolder.existing(Path(path)).path)
+
+
+def evaluate(
+    model: Run | str | Path, *, data: Any = None, against: str | None = None, margin: float | None = None,
+    reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """A model against another (its base, where none is named) on held-out data (the run's own test split, by default)."""
+    name = str(model.path if isinstance(model, Run) else model)
+    answer: dict[str, Any] = registry.resolve("tailor.verbs.evaluate:evaluate_model")(
+        name, data=data, against=against, margin=margin, reporter=reporter or Reporter(quiet=True)
+    )
+    return answer
+
+
+def prove(model: Run | str | Path, *, base: str | None = None, served: str | None = None) -> dict[str, Any]:
+    """Is this artefact, or the model behind this server, really the tuned one?"""
+    name = str(model.path if isinstance(model, Run) else model)
+    answer: dict[str, Any] = registry.resolve("tailor.verbs.prove:prove_model")(name, base=base, served=served)
+    return answer
+
+
+def render(base: str, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+    """A conversation as a base's template renders it, in segments of (text, token_ids, trained): what is trained on."""
+    segments: list[Any] = registry.resolve("tailor.verbs.talk:render")(base, messages, tools)
+    return segments
+
+
+__all__ = ["DataError", "Run", "check", "evaluate", "fit", "load", "make_recipe", "prove", "render"]

@@ -1,0 +1,106 @@
+"""`tailor evaluate`: any model, ours or anyone's, against another on held-out rows."""
+
+from pathlib import Path
+from typing import Any
+
+from tailor.bases.loading import Source, find
+from tailor.compose import Prepared, choose_place, encode, load_data, make_base, make_objective, prepare, resolved_recipe
+from tailor.core.errors import TailorError
+from tailor.core.reporting import Reporter
+from tailor.core.runs import RunFolder
+from tailor.recipe.base import BaseOptions
+from tailor.recipe.recipe import Recipe, load, override, parse
+from tailor.verbs.measure import evaluate
+
+
+def evaluate_model(
+    model: str, *, data: Any, against: str | None, margin: float | None, reporter: Reporter
+) -> dict[str, Any]:
+    """evaluation.json for a run folder, a base, a PEFT adapter folder or a merged folder.
+
+    Args:
+        data: held-out rows; None: the run's own test split, which must be what it was when the run was made.
+        against: what to compare with; None: the run's base, or the base an adapter names.
+        margin: points within which the model counts as not worse.
+    """
+    path = Path(model)
+    run = (path / "recipe.yaml").exists()
+    recipe = load(path / "recipe.yaml") if run else None
+    if recipe is None and data is None:
+        raise TailorError("there is no data to evaluate on", where=model, fix="add --data D", code="missing_data")
+    tuned = BaseOptions(name=model) if recipe is None else recipe.base.model_copy(update=_own(model))
+    base = BaseOptions(name=against) if against else (recipe.base if recipe else BaseOptions(name=_below(model)))
+    settings = _recipe(recipe, base, data, margin)
+    prepared = prepare(settings) if data is None else _on_rows(settings, find(tuned))
+    if data is None:
+        _same_test(RunFolder.existing(path), prepared)
+    place = choose_place(settings, prepared.base.source)
+    prepared.recipe = resolved_recipe(prepared, place)
+    return evaluate(prepared, tuned, base, place, str(path), reporter).evaluation
+
+
+def _own(model: str) -> dict[str, Any]:
+    return {"name": model, "chat_template": None, "revision": None}
+
+
+def _below(model: str) -> str:
+    """The base that an adapter folder names; a model that names none is held against nothing."""
+    source = find(BaseOptions(name=model))
+    if not source.adapters:
+        raise TailorError(
+            "this model does not say what it was made from", where=model, fix="add --against BASE", code="missing_against"
+        )
+    return source.location
+
+
+def _recipe(recipe: Recipe | None, base: BaseOptions, data: Any, margin: float | None) -> Recipe:
+    values = recipe.as_dict() if recipe else {"base": base.model_dump(), "data": "none"}
+    if data is not None:
+        columns = values["data"].get("columns", {}) if recipe else {}
+        values["data"] = override({}, [f"data.train={data}"])["data"] | {"dev": 0, "test": 0, "columns": columns}
+        if recipe is None:
+            values["data"]["on_overlong"] = "truncate"
+    if margin is not None:
+        values.setdefault("evaluate", {})["margin"] = margin
+    return parse(values)
+
+
+def _on_rows(recipe: Recipe, tuned: Source) -> Prepared:
+    """All rows of the data as the test split, read with the labels that the tuned model names."""
+    source = find(recipe.base)
+    loaded = load_data(recipe)
+    objective = make_objective(recipe, loaded, tuned)
+    base = make_base(recipe, source, objective, loaded)
+    objective.prepare(entry.row for entry in loaded.train)
+    if tuned.labels:
+        _known_labels(objective, tuned, loaded)
+        objective.adopt(tuned.labels)
+    rows = encode(loaded.train, objective, base)
+    loaded = type(loaded)(loaded.form, loaded.train, loaded.dev, loaded.train, loaded.report)
+    loaded.report.digests["test"] = loaded.report.digests["train"]  # type: ignore[index]
+    return Prepared(recipe, base, objective, loaded, {"train": rows, "dev": encode((), objective, base), "test": rows})
+
+
+def _known_labels(objective: Any, tuned: Source, loaded: Any) -> None:
+    strange = set(objective.labels) - set(tuned.labels)
+    for entry in loaded.train:
+        row = entry.row["label"]
+        found = strange & set(map(str, row) if isinstance(row, list | tuple) else [str(row)])
+        if found:
+            raise TailorError(
+                f"the label {sorted(found)[0]!r} is unknown to this model",
+                where=str(entry.origin),
+                fix=f"it knows: {', '.join(tuned.labels[:20])}",
+                code="unknown_label",
+            )
+
+
+def _same_test(folder: RunFolder, prepared: Prepared) -> None:
+    before = folder.read("lock.json")["data"].get("test")
+    if before != prepared.loaded.report.digests["test"]:
+        raise TailorError(
+            "the data has changed since this run was made, so its test split is another one",
+            where=str(folder.path / "lock.json"),
+            fix="name held-out rows with --data",
+            code="data_changed",
+        )

@@ -1,0 +1,120 @@
+"""A model at hand: answers, labels, and the exact rendering it was trained with."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tailor.bases.chat import Segment
+from tailor.bases.loading import find
+from tailor.compose import choose_place, load_dtype
+from tailor.core import registry
+from tailor.core.contracts import Batch, EncodeOptions, ExampleSeat, OutputSpec
+from tailor.core.errors import BaseError, TailorError
+from tailor.core.examples import Labelled, Message, Origin
+from tailor.core.runs import RunFolder
+from tailor.data.canonical import BUILDERS, Cells
+from tailor.evaluate.answer_parts import split_answer
+from tailor.evaluate.answering import generate_ids
+from tailor.objectives.chat import Chat
+from tailor.recipe.base import BaseOptions
+from tailor.recipe.objectives import OBJECTIVES, ChatOptions
+from tailor.recipe.recipe import Recipe, load, parse
+
+HERE = Origin("prompt", 1)
+
+
+@dataclasses.dataclass
+class Model:
+    """A loaded base or run, ready to answer."""
+
+    base: Any
+    place: Any
+    objective: Any
+    output: OutputSpec
+
+    def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, limit: int = 256) -> str:
+        """The next assistant turn, as text; greedy."""
+        if self.output.head != "tokens":
+            raise BaseError("this model gives labels, not text", where=self.base.name, fix="use predict")
+        prompt = self.base.chat.prompt(tuple(messages), tuple(tools))
+        with self.place.autocast():
+            ids, _ = generate_ids(self.base, [prompt], limit, self.place.device)[0]
+        return split_answer(self.base.tokenizer.decode(ids, skip_special_tokens=False), self.base.tokenizer).text
+
+    def generate(self, prompt: str, *, max_new_tokens: int = 256) -> str:
+        """The answer to one prompt, through the chat template; a model of raw text goes on with it."""
+        if self.objective is not None and self.output.head == "tokens" and not self.objective.generates:
+            return self._continue(prompt, max_new_tokens)
+        return self.reply([Message("user", prompt)], limit=max_new_tokens)
+
+    def _continue(self, prompt: str, limit: int) -> str:
+        ids = list(self.base.tokenizer(prompt)["input_ids"])
+        with self.place.autocast():
+            new, _ = generate_ids(self.base, [ids], limit, self.place.device)[0]
+        return str(self.base.tokenizer.decode(new, skip_special_tokens=True))
+
+    @torch.no_grad()
+    def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
+        """A label, tuple of labels or number per text (or pair of texts)."""
+        if self.output.head != "labels":
+            raise BaseError("this model writes text and gives no labels", where=self.base.name, fix="use generate")
+        features = []
+        for number, text in enumerate(texts):
+            both = (text,) if isinstance(text, str) else tuple(text)
+            example = Labelled(id=str(number), origin=HERE, texts=both, label="")
+            dummy = [0.0] * len(self.output.labels) if self.output.problem.startswith("multi") else 0
+            features += [dataclasses.replace(part, target=dummy) for part in self.base.encoders[Labelled](example)]
+        found: list[Any] = [None] * len(features)
+        for indices in self.base.micro_batches(features, 4096):
+            batch: Batch = self.base.collate([features[index] for index in indices], self.output).to(self.place.device)
+            with self.place.autocast():
+                logits = self.base.forward(self.base.model, batch).logits.float()
+            for index, row in zip(indices, logits.tolist(), strict=True):
+                found[index] = self.objective.decide(row)
+        return found
+
+
+def model_of(name: str) -> Model:
+    """Load a run folder (as what it was trained to be) or a base (as what its family does by itself)."""
+    path = Path(name)
+    recipe = load(path / "recipe.yaml") if (path / "recipe.yaml").exists() else None
+    if recipe is not None and not RunFolder(path).model.is_dir():
+        raise TailorError("this run has no model yet", where=name, fix=f"tailor fit {path / 'recipe.yaml'} --resume")
+    options = recipe.base.model_copy(update={"name": name, "chat_template": None, "revision": None}) if recipe else None
+    source = find(options or BaseOptions(name=name))
+    recipe = recipe or parse({"base": name, "data": "none"})
+    place = choose_place(recipe, source)
+    base = registry.load("base", source.family)(source, EncodeOptions(max_length=None, on_overlong="truncate"))
+    objective = _objective(recipe, source)
+    output = objective.output if objective is not None else OutputSpec("tokens")
+    if source.mean_pool_head:
+        output = dataclasses.replace(output, pooling="mean")
+    base.load(output, load_dtype(recipe, place))
+    base.model.to(place.device).eval()
+    return Model(base, place, objective, output)
+
+
+def _objective(recipe: Recipe, source: Any) -> Any:
+    """The run's objective with the labels its artefact names; a base by itself: chat, or the labels of its own head."""
+    options = recipe.objective
+    if isinstance(options, str):
+        if not source.labels:
+            return None
+        options = OBJECTIVES["classification"]()
+    objective = registry.load("objective", options.name)(options)  # type: ignore[attr-defined]
+    if source.labels:
+        objective.adopt(source.labels)
+    return objective
+
+
+def render(base: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:
+    """A conversation as a base's template renders it: text, token ids, and whether they are trained."""
+    values = {"messages": list(messages), "tools": list(tools)}
+    row = BUILDERS["chat"](Cells(values, {key: key for key in values}, "", frozenset()))
+    source = find(BaseOptions(name=base))
+    loaded = registry.load("base", source.family)(source, EncodeOptions())
+    example = Chat(ChatOptions()).read(row, ExampleSeat("render", HERE))
+    return list(loaded.chat.render(example))
