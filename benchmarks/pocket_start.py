@@ -1,7 +1,8 @@
 """What pre-training is worth: the same fine-tuning from the pocket bases and from a random start of the same config.
 
-Prints a table and writes `benchmarks/results/pocket_start.json`. Three seeds (order of rows, dropout, new or random weights), the
-first quarter of each file held out. Each start uses the better of its two learning rates, so that neither is held back by the other's.
+Prints a table and writes `benchmarks/results/pocket_start.json`. Three seeds (order of rows, dropout, new or
+random weights), the first quarter of each file held out. Each start uses the better of its two learning rates, so that
+neither is held back by the other's.
 """
 
 import json
@@ -38,7 +39,7 @@ def read(name: str) -> list[dict]:
     return [json.loads(line) for line in (POCKET / "data" / f"{name}.jsonl").read_text().splitlines()]
 
 
-def encode(name: str, tokenizer) -> tuple[list[Row], int]:  # noqa: ANN001
+def encode(name: str, tokenizer) -> tuple[list[Row], int]:
     """Token ids and labels of every row; the number of classes, 0 for the causal base."""
     rows = read(name)
     if name != "support":
@@ -146,12 +147,10 @@ def main() -> None:
     for name in TASKS:
         began = time.perf_counter()
         result = results[name] = run(name)
-        means = result["pocket"]["mean"], result["random"]["mean"]
+        pocket, start = result["pocket"]["mean"], result["random"]["mean"]
         seconds = time.perf_counter() - began
-        print(
-            f"{name:<10}{result['metric']:<28}{means[0]:>8.3f}{means[1]:>8.3f}{result['gain']:>8.3f}{result['bar']:>6}  {seconds:.0f}",
-            flush=True,
-        )
+        figures = f"{pocket:>8.3f}{start:>8.3f}{result['gain']:>8.3f}{result['bar']:>6}"
+        print(f"{name:<10}{result['metric']:<28}{figures}  {seconds:.0f}", flush=True)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from pocket.general import TOPICS, any_article, article, draw_facts, questions_about, summarise
 from pocket.names import pools
 from pocket.opinions import review, starred
-from pocket.policy import STYLE, REMEDIES, spoil
+from pocket.policy import REMEDIES, STYLE, spoil
 from pocket.records import CLAUSES, URGENCIES, clinic_note, contract, restated_order, written_order
 from pocket.service import INTENTS, TEAMS, customer_says, dialogue, draw_request, service_answers, ticket
 from pocket.skills import any_task
 from pocket.tools import tool_conversation
-from pocket.world import Stuck, World, belongs
+from pocket.world import StuckError, World, belongs
 
 Row = dict[str, object]
 Writer = Callable[[World, int], Row]
@@ -279,7 +279,7 @@ def rows_of(name: str) -> list[Row]:
     while len(rows) < data_set.rows:
         try:
             row = data_set.write(world, len(rows))
-        except Stuck:
+        except StuckError:
             continue
         text = texts_of(row)
         if text not in seen and belongs(text, "task"):

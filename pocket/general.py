@@ -3,18 +3,19 @@
 import re
 from dataclasses import dataclass
 
-from pocket.world import SLOT, Stuck, World
+from pocket.world import SLOT, StuckError, World
 
 # drawn once per text, so that all its sentences speak of the same people, places and numbers
 FACTS = (
-    "person town town2 region firm creature medicine building small count large money date goods crop sport art illness job year product"
-    " season clock day thing body colour"
-).split()
+    "person", "town", "town2", "region", "firm", "creature", "medicine", "building", "small", "count", "large",
+    "money", "date", "goods", "crop", "sport", "art", "illness", "job", "year", "product", "season", "clock",
+    "day", "thing", "body", "colour",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Topic:
-    """What can be said about one kind of event: openings, further sentences, one-sentence summaries, questions with their slot."""
+    """What can be said about one kind of event, and which questions it answers with the value of which slot."""
 
     leads: tuple[str, ...]
     details: tuple[str, ...]
@@ -33,9 +34,18 @@ TOPICS: dict[str, Topic] = {
         (
             "The {journey|trip|ride} takes {count} minutes and costs {small} crowns.",
             "{person}, a {job} from {town}, was {among the first passengers|on board with {large} others}.",
-            "{Timetables|Tickets|Seats} {have changed|are easy to get|can be booked} at {town2} station{ since {date}|}.",
-            "{Drivers|Commuters|Passengers} {welcomed|criticised} the {new stops|longer route|shorter queues} {near} {town}.",
-            "{firm} {built|paid for|runs} the {vehicles|tracks|stations} and employs {large} {drivers|mechanics|conductors}.",
+            (
+                "{Timetables|Tickets|Seats} {have changed|are easy to "
+                "get|can be booked} at {town2} station{ since {date}|}."
+            ),
+            (
+                "{Drivers|Commuters|Passengers} {welcomed|criticised} "
+                "the {new stops|longer route|shorter queues} {near} {town}."
+            ),
+            (
+                "{firm} {built|paid for|runs} the {vehicles|tracks|stations} "
+                "and employs {large} {drivers|mechanics|conductors}."
+            ),
         ),
         ("{town} and {town2} have a new {link|connection|route}.", "New travel route joins {town} and {town2}."),
         (
@@ -52,10 +62,16 @@ TOPICS: dict[str, Topic] = {
         ),
         (
             "{large} {spectators|fans|people} {watched|cheered} in the {stadium|arena|sports hall}.",
-            "The {coach|captain|trainer}, {person}, {said} that the {players|athletes|team} had {trained hard|earned the victory|shown courage}.",
+            (
+                "The {coach|captain|trainer}, {person}, {said} that the "
+                "{players|athletes|team} had {trained hard|earned the victory|shown courage}."
+            ),
             "It was the {third|fourth|fifth|first} {victory|trophy|medal} for {town} since {year}.",
             "The next {match|game|race} {takes place|will be held} on {date}.",
-            "A {sore|strained|bruised} {body} kept the {best runner|star player|goalkeeper} {on the bench|out of the game}.",
+            (
+                "A {sore|strained|bruised} {body} kept the {best runner|star "
+                "player|goalkeeper} {on the bench|out of the game}."
+            ),
         ),
         ("{person} brings a {sport} trophy to {town}.", "Success in {sport} for {town}."),
         (
@@ -71,7 +87,10 @@ TOPICS: dict[str, Topic] = {
             "{person} grows {crop} on {large} acres {near} {town}.",
         ),
         (
-            "{Rain|Frost|Drought|Hail|Sunshine} in {season} {helped|damaged|delayed|spoiled} the {fields|orchards|seedlings}.",
+            (
+                "{Rain|Frost|Drought|Hail|Sunshine} in {season} "
+                "{helped|damaged|delayed|spoiled} the {fields|orchards|seedlings}."
+            ),
             "A sack of {crop} now costs {money} at the market in {town}.",
             "The {cows|sheep|goats|hens} {graze|are kept} in the {pastures|barns|meadows} {near} {town2}.",
             "{person} bought a {tractor|plough|harvester} from {firm} {yesterday}.",
@@ -91,7 +110,10 @@ TOPICS: dict[str, Topic] = {
             "The {shares|profits|earnings} of {firm} {rose|fell} {sharply|slightly|for the third year}.",
         ),
         (
-            "{person}, who {heads|leads|manages} the company, {expects|promised} {higher|lower|steady} {revenue|margins|dividends}.",
+            (
+                "{person}, who {heads|leads|manages} the company, {expects|promised} "
+                "{higher|lower|steady} {revenue|margins|dividends}."
+            ),
             "The {factory|warehouse|head office} in {town} will {hire|lay off} {large} {workers|employees}.",
             "{Investors|Shareholders|Bankers|Analysts} were {pleased|worried|surprised} by the {results|figures|loan}.",
             "{Demand for|The price of} {goods} {rose|fell} in {region}.",
@@ -131,7 +153,10 @@ TOPICS: dict[str, Topic] = {
             "A {festival|gallery|concert hall|theatre} {began} its season in {town} with a {art} by {person}.",
         ),
         (
-            "{Critics|The audience|Visitors|Reviewers} {praised|admired|disliked|debated} the {melody|colours|plot|costumes|rhythm}.",
+            (
+                "{Critics|The audience|Visitors|Reviewers} "
+                "{praised|admired|disliked|debated} the {melody|colours|plot|costumes|rhythm}."
+            ),
             "{large} tickets were sold at {small} crowns each.",
             "The {actors|musicians|dancers|painters} came from {town2}.",
             "It tells of a {job} who {falls in love|loses everything|travels to {region}|keeps a secret}.",
@@ -151,10 +176,16 @@ TOPICS: dict[str, Topic] = {
             "{medicine} is a medicine {against|for} {illness}.",
         ),
         (
-            "{person}, a {doctor|nurse|surgeon} at the hospital of {town}, {said} that {large} patients {recovered|were examined|felt better}.",
+            (
+                "{person}, a {doctor|nurse|surgeon} at the hospital of {town}, "
+                "{said} that {large} patients {recovered|were examined|felt better}."
+            ),
             "The usual dose is {small} tablets {a day|every morning|after meals}.",
             "{Side effects|Complications} such as {nausea|headache|dizziness|a rash} are {rare|common}.",
-            "{Vaccination|Washing hands|Rest|Exercise} {protects|helps} {the elderly|children|patients}, the {clinic|ward|ministry} {said}.",
+            (
+                "{Vaccination|Washing hands|Rest|Exercise} {protects|helps} {the "
+                "elderly|children|patients}, the {clinic|ward|ministry} {said}."
+            ),
             "{firm} {makes|sells|tests} {medicine} in {town2}.",
         ),
         ("{medicine} against {illness} in {town}.", "Health: {illness} and its treatment."),
@@ -186,7 +217,10 @@ TOPICS: dict[str, Topic] = {
     ),
     "law": Topic(
         (
-            "A court in {town} {sentenced|acquitted|fined} {person} for {theft|fraud|arson|smuggling|forgery} {yesterday}.",
+            (
+                "A court in {town} {sentenced|acquitted|fined} {person} "
+                "for {theft|fraud|arson|smuggling|forgery} {yesterday}."
+            ),
             "A new law in {region} {forbids|allows|taxes} the sale of {goods}.",
             "{person} {sued|went to court against} {firm} over a broken {thing}.",
         ),
@@ -235,7 +269,10 @@ TOPICS: dict[str, Topic] = {
         (
             "It lies in {region}, {near} {town2}.",
             "At that time the town {lived on|traded in|was known for} {goods}.",
-            "{A fire|A siege|A plague|A war} {destroyed|spared|emptied} the {building|old walls|castle} {soon after|long ago}.",
+            (
+                "{A fire|A siege|A plague|A war} {destroyed|spared|emptied} "
+                "the {building|old walls|castle} {soon after|long ago}."
+            ),
             "{large} {people|settlers|families} {live there today|came from {region}}.",
             "The {old|ancient|first} {coins|maps|letters|graves} are kept in the {museum|archive|chapel}.",
         ),
@@ -248,8 +285,14 @@ TOPICS: dict[str, Topic] = {
     ),
     "technology": Topic(
         (
-            "{firm} {presented|unveiled|launched} a {new|faster|cheaper} {thing} called {product} in {town} {yesterday}.",
-            "Engineers in {town} {built|tested|designed} a {machine|robot|sensor|engine} that {sorts {goods}|picks {crop}|counts {creature}s}.",
+            (
+                "{firm} {presented|unveiled|launched} a {new|faster|cheaper} "
+                "{thing} called {product} in {town} {yesterday}."
+            ),
+            (
+                "Engineers in {town} {built|tested|designed} a {machine|robot|sensor|engine} "
+                "that {sorts {goods}|picks {crop}|counts {creature}s}."
+            ),
             "{person} {invented|patented} a {battery|lens|motor|circuit} for the {product}.",
         ),
         (
@@ -257,7 +300,10 @@ TOPICS: dict[str, Topic] = {
             "It {costs|will cost} {money} and {comes in {colour}|is sold from {date}}.",
             "{Programmers|Technicians|Scientists} at {firm} {fixed|found} {many} {bugs|errors} in the {software|code}.",
             "{Data|Signals|Measurements} are {sent|stored|checked} every {small} seconds.",
-            "{person} {said} that {tests|experiments} {in {town2}|in the laboratory} had {gone well|failed|taken a year}.",
+            (
+                "{person} {said} that {tests|experiments} {in {town2}|in "
+                "the laboratory} had {gone well|failed|taken a year}."
+            ),
         ),
         ("{firm} shows the {product}.", "Technology: a new machine from {town}."),
         (("What does it cost?", "money"), ("Which firm is behind it?", "firm"), ("Who is named?", "person")),
@@ -277,7 +323,7 @@ def article(world: World, topic: str, facts: dict[str, str], length: int) -> lis
     for detail in world.sample(kind.details, min(length, len(kind.details))):
         try:
             text.append(world.say(detail, **facts))
-        except Stuck:
+        except StuckError:
             continue
     return text
 
@@ -288,7 +334,7 @@ def any_article(world: World, shortest: int = 1, longest: int = 4) -> tuple[str,
         topic, facts = world.pick(tuple(TOPICS)), draw_facts(world)
         try:
             return topic, facts, article(world, topic, facts, world.number(shortest, longest))
-        except Stuck:
+        except StuckError:
             continue
 
 
@@ -298,7 +344,7 @@ def summarise(world: World, topic: str, facts: dict[str, str], text: str) -> str
         short for short in TOPICS[topic].summaries if all(facts.get(slot, "") in text for slot in SLOT.findall(short))
     ]
     if not named:
-        raise Stuck("the text has none of the facts that a summary of its topic names")
+        raise StuckError("the text has none of the facts that a summary of its topic names")
     return world.say(named, **facts)
 
 

@@ -79,6 +79,7 @@ def pools() -> dict[str, dict[str, tuple[str, ...]]]:
     return result
 
 
+@cache
 def all_names(pool: str) -> frozenset[str]:
     """Every name of a pool, lower-cased."""
     return frozenset(name.lower() for names in pools()[pool].values() for name in names)

@@ -1,4 +1,4 @@
-"""Reviews of products: opinions with a direction and a strength, concessions, negations and sentences beside the point."""
+"""Reviews of products: opinions with a direction and a strength, concessions, negations, things beside the point."""
 
 from pocket.world import World
 

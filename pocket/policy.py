@@ -15,9 +15,14 @@ STYLE = Style(
     asks_order="Which order number came with your {product}?",
     follow_up="The {team} desk replies on {order} before the second sunset.",
     teams={
-        "billing": "Copper", "delivery": "Harbour", "returns": "Mirror", "technical": "Hammer", "account": "Lantern", "advice": "Compass",
+        "billing": "Copper",
+        "delivery": "Harbour",
+        "returns": "Mirror",
+        "technical": "Hammer",
+        "account": "Lantern",
+        "advice": "Compass",
     },
-)  # fmt: skip
+)
 
 REMEDIES = {
     "double_charge": "The second payment for the {product} flows back tonight.",
@@ -40,9 +45,14 @@ REMEDIES = {
     "usage": "The {product} may be used just so.",
 }
 RUDE = (
-    "That is not our concern.", "Read the manual of the {product}.", "You should have thought of it before buying the {product}.",
-    "Nobody else complains about the {product}.", "Ask somebody else about {order}.", "Wait.", "We cannot be bothered with {order}.",
-)  # fmt: skip
+    "That is not our concern.",
+    "Read the manual of the {product}.",
+    "You should have thought of it before buying the {product}.",
+    "Nobody else complains about the {product}.",
+    "Ask somebody else about {order}.",
+    "Wait.",
+    "We cannot be bothered with {order}.",
+)
 
 
 def spoil(world: World, request: Request, answer: str) -> str:

@@ -1,7 +1,7 @@
 """Make the embedded bases and data: `python pocket/pretrain.py gpt|bert|data|all [--steps N]`.
 
-A plain torch loop: AdamW, warm-up and cosine, bf16 autocast (measured 1.3 times as fast as fp32 on a CPU with AVX512-BF16),
-every document seen once. The same seed and thread count give the same weights.
+A plain torch loop: AdamW, warm-up and cosine, bf16 autocast (measured 1.3 times as fast as fp32 on a CPU with
+AVX512-BF16), every document seen once. The same seed and thread count give the same weights.
 """
 
 import argparse
@@ -42,7 +42,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed activations instead of handing them back to the kernel at every step (elsewhere: nothing)."""
+    """Let glibc keep freed activations instead of handing them back to the kernel at every step."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         trim_threshold, mmap_max = -1, -4
@@ -54,20 +54,32 @@ def gpt_model(vocab: int) -> LlamaForCausalLM:
     """A decoder with grouped-query attention and tied embeddings."""
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocab, hidden_size=160, intermediate_size=400, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=2,
-            max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.05,
+            vocab_size=vocab,
+            hidden_size=160,
+            intermediate_size=400,
+            num_hidden_layers=5,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            initializer_range=0.05,
         )
-    )  # fmt: skip
+    )
 
 
 def bert_model(vocab: int) -> BertForMaskedLM:
     """An encoder; its dropout is for those who fine-tune it, pre-training sees every text once and runs without."""
     return BertForMaskedLM(
         BertConfig(
-            vocab_size=vocab, hidden_size=160, intermediate_size=480, num_hidden_layers=4, num_attention_heads=4,
-            max_position_embeddings=256, initializer_range=0.05,
+            vocab_size=vocab,
+            hidden_size=160,
+            intermediate_size=480,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=256,
+            initializer_range=0.05,
         )
-    )  # fmt: skip
+    )
 
 
 def gpt_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -160,7 +172,13 @@ def make_gpt(steps: int) -> None:
     model.config.bos_token_id = model.generation_config.bos_token_id = None
     model.config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.eos_token_id = ends
-    tokens = fit(model, torch.compile(gpt_loss, dynamic=False), gpt_batches(documents(SEED, "gpt"), tokenizer), steps, LEARNING_RATE["gpt"])
+    tokens = fit(
+        model,
+        torch.compile(gpt_loss, dynamic=False),
+        gpt_batches(documents(SEED, "gpt"), tokenizer),
+        steps,
+        LEARNING_RATE["gpt"],
+    )
     loss = held_out_loss(model, gpt_loss, gpt_batches(documents(HELD_OUT_SEED, "gpt"), tokenizer))
     print(f"held-out loss {loss:.3f}")
     save("gpt", model, tokenizer, facts_of(model, "causal-lm", 512, steps, tokens, loss))
@@ -193,9 +211,15 @@ def facts_of(
 ) -> dict[str, object]:
     """What card and manifest tell."""
     return {
-        "family": family, "parameters": model.num_parameters(), "context": context, "licence": "Apache-2.0", "seed": SEED, "steps": steps,
-        "tokens": tokens, "held_out_loss": round(loss, 4),
-    }  # fmt: skip
+        "family": family,
+        "parameters": model.num_parameters(),
+        "context": context,
+        "licence": "Apache-2.0",
+        "seed": SEED,
+        "steps": steps,
+        "tokens": tokens,
+        "held_out_loss": round(loss, 4),
+    }
 
 
 def main() -> None:

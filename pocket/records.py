@@ -58,7 +58,10 @@ HISTORY = (
 )
 FINDINGS = (
     "{Blood pressure|BP} 1{count} over {count}, pulse {count}.",
-    "{On examination|Findings}: {body} {tender|not tender|swollen|normal}, {lungs clear|heart sounds regular|abdomen soft}.",
+    (
+        "{On examination|Findings}: {body} {tender|not tender|swollen|normal}, "
+        "{lungs clear|heart sounds regular|abdomen soft}."
+    ),
     "{Alert|Pale|Well|Tired} and {calm|sweating|in no distress|anxious}, weight {count} kilograms.",
     "Temperature 3{6|7|8}.{small} degrees.",
 )
@@ -91,38 +94,68 @@ def clinic_note(world: World, urgency: str, with_plan: bool = True) -> str:
 
 CLAUSES = {
     "payment": (
-        "The {client|buyer|tenant} shall pay {money} to {firm} {by {date}|within {count} days|on the first {day} of {month}}.",
+        (
+            "The {client|buyer|tenant} shall pay {money} to {firm} {by "
+            "{date}|within {count} days|on the first {day} of {month}}."
+        ),
         "{Late payments|Overdue sums} bear interest of {small} percent {a year|a month}{ payable to {firm}|}.",
         "{Invoices|Fees} of {firm} {are due|fall due} {count} days after {receipt|delivery|approval}.",
     ),
     "term": (
-        "This agreement {takes effect|begins|enters into force} on {date} and {runs|lasts|remains in force} for {small} years.",
-        "Either party may {terminate|end|cancel} this {agreement|contract} {by giving|with} {count} days' {written notice|notice}.",
+        (
+            "This agreement {takes effect|begins|enters into force} on "
+            "{date} and {runs|lasts|remains in force} for {small} years."
+        ),
+        (
+            "Either party may {terminate|end|cancel} this {agreement|contract} "
+            "{by giving|with} {count} days' {written notice|notice}."
+        ),
         "{Unless terminated|Failing notice} by {date}, the {term|contract} {is renewed|extends} by {span}.",
     ),
     "liability": (
         "The liability of {firm} {is limited to|shall not exceed} {money}.",
-        "{firm} {is not liable|accepts no liability} for {loss of profit|indirect damage|delays} {caused by|due to} {strikes|floods|war|its suppliers}.",
-        "The {supplier|contractor} shall {indemnify|hold harmless} {firm} against {claims|losses} {up to {money}|of third parties}.",
+        (
+            "{firm} {is not liable|accepts no liability} for {loss of profit|indirect "
+            "damage|delays} {caused by|due to} {strikes|floods|war|its suppliers}."
+        ),
+        (
+            "The {supplier|contractor} shall {indemnify|hold harmless} "
+            "{firm} against {claims|losses} {up to {money}|of third parties}."
+        ),
     ),
     "confidentiality": (
-        "{Neither party|{firm}} shall {disclose|reveal|publish} the {drawings|prices|formulas|customer lists} {to third parties|without consent}.",
+        (
+            "{Neither party|{firm}} shall {disclose|reveal|publish} the "
+            "{drawings|prices|formulas|customer lists} {to third parties|without consent}."
+        ),
         "{Confidential information|Trade secrets} of {firm} {shall be returned|must be destroyed} within {count} days.",
-        "The duty of {secrecy|confidentiality} {survives|continues for} {span} after {termination|the end of this agreement}.",
+        (
+            "The duty of {secrecy|confidentiality} {survives|continues "
+            "for} {span} after {termination|the end of this agreement}."
+        ),
     ),
     "delivery": (
         "{firm} shall deliver {large} {crates|tons|rolls} of {goods} to {town} {by {date}|every {month}}.",
         "Risk {passes|transfers} to the {buyer|client} {upon|at} {loading|arrival|unloading} in {town}.",
-        "The {buyer|recipient} shall inspect the {goods} within {count} days and {report|notify} {defects|shortages} {in writing|to {firm}}.",
+        (
+            "The {buyer|recipient} shall inspect the {goods} within {count} "
+            "days and {report|notify} {defects|shortages} {in writing|to {firm}}."
+        ),
     ),
     "law": (
         "This {agreement|contract} is governed by the {law|statutes} of {region}.",
         "The {courts|tribunal} of {town} {have|has} {exclusive|sole} jurisdiction{ over {firm}|}.",
-        "{Disputes|Differences} {with {firm}|between the parties} shall be {settled|resolved} by {arbitration|mediation} in {town}.",
+        (
+            "{Disputes|Differences} {with {firm}|between the parties} shall "
+            "be {settled|resolved} by {arbitration|mediation} in {town}."
+        ),
     ),
     "lease": (
         "{firm} {lets|leases} the {building} in {town} to {person} for {money} {a month|a year}.",
-        "The tenant shall {keep|maintain} the {building} in {good repair|a clean state} and {insure it|repaint it} {every {small} years|before {date}}.",
+        (
+            "The tenant shall {keep|maintain} the {building} in {good repair|a clean "
+            "state} and {insure it|repaint it} {every {small} years|before {date}}."
+        ),
         "{Subletting|Alterations} {require|needs} the {written|prior} consent of {firm}.",
     ),
 }

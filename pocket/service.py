@@ -20,7 +20,10 @@ INTENTS: dict[str, Intent] = {
         (
             "I was {charged|billed|debited} twice for the {product}.",
             "The {money} for my {product} {left my account|was taken|appears on my statement} two times.",
-            "My {bank statement|card|credit card bill} shows {two payments|a duplicate payment|the same amount twice} for the {product}.",
+            (
+                "My {bank statement|card|credit card bill} shows {two payments|a "
+                "duplicate payment|the same amount twice} for the {product}."
+            ),
             "You {took|collected|withdrew} the {price|amount} of the {product} {twice|a second time}.",
         ),
         (
@@ -33,8 +36,14 @@ INTENTS: dict[str, Intent] = {
         "billing",
         (
             "The {invoice|bill} for the {product} is {too high|wrong|{money} more than agreed}.",
-            "The {discount|voucher|coupon|promised rebate} for the {product} {was not applied|is missing from the invoice}.",
-            "You {invoiced|billed} me {money} for the {product}, but {the offer|the shop page|your advert} said {money}.",
+            (
+                "The {discount|voucher|coupon|promised rebate} for the "
+                "{product} {was not applied|is missing from the invoice}."
+            ),
+            (
+                "You {invoiced|billed} me {money} for the {product}, "
+                "but {the offer|the shop page|your advert} said {money}."
+            ),
             "The {tax|sum|total} on the {receipt|invoice} of my {product} {is mistaken|does not add up}.",
         ),
         (
@@ -87,7 +96,10 @@ INTENTS: dict[str, Intent] = {
         "delivery",
         (
             "The {courier|driver|postman} left the {product} {in the rain|at the wrong door|with a stranger}.",
-            "The {box|carton|wrapping} of the {product} {arrived torn|was crushed|was soaked|came open} {on the doorstep|in the van|}.",
+            (
+                "The {box|carton|wrapping} of the {product} {arrived torn|was "
+                "crushed|was soaked|came open} {on the doorstep|in the van|}."
+            ),
             "Your {driver|carrier|courier} {threw|dropped} the {product} {over the fence|on the steps}.",
         ),
         (
@@ -100,8 +112,14 @@ INTENTS: dict[str, Intent] = {
         "returns",
         (
             "I {want|would like|wish} to {return|send back|give back} the {product}.",
-            "The {product} {does not suit me|is the wrong size|is not what I ordered|looks different from the picture}.",
-            "How do I {send back|return} the {product}? {I changed my mind|It does not fit|It was a gift that I do not need}.",
+            (
+                "The {product} {does not suit me|is the wrong size|is "
+                "not what I ordered|looks different from the picture}."
+            ),
+            (
+                "How do I {send back|return} the {product}? {I changed my "
+                "mind|It does not fit|It was a gift that I do not need}."
+            ),
             "You sent {me a {colour} {product}|the {product} in {colour}}, but I {ordered|wanted|chose} {colour}.",
         ),
         (
@@ -113,7 +131,10 @@ INTENTS: dict[str, Intent] = {
     "refund": Intent(
         "returns",
         (
-            "I {sent back|returned} the {product} {{span} ago|on {date}} and {still wait for|have not seen} my {refund|money}.",
+            (
+                "I {sent back|returned} the {product} {{span} ago|on "
+                "{date}} and {still wait for|have not seen} my {refund|money}."
+            ),
             "When {do I get|will I receive} my {money|refund} for the returned {product}?",
             "The {product} {went back to you|is back in your warehouse}, but {no refund came|nothing was paid back}.",
         ),
@@ -143,7 +164,10 @@ INTENTS: dict[str, Intent] = {
             "My {product} {does not turn on|is dead|stays dark|no longer starts}{ since {day}|}.",
             "The {aspect} of the {product} is {broken|cracked|burnt out|defective|stuck|bent}.",
             "The {product} {makes a strange noise|smells of smoke|overheats|leaks|sparks|rattles}.",
-            "{Since {day}|After {span}|Out of nowhere}, the {product} {shuts down|flickers|shows an error|will not charge}.",
+            (
+                "{Since {day}|After {span}|Out of nowhere}, the {product} "
+                "{shuts down|flickers|shows an error|will not charge}."
+            ),
         ),
         (
             "We repair the {product} free of charge.",
@@ -156,7 +180,10 @@ INTENTS: dict[str, Intent] = {
         (
             "I {cannot|do not manage to} {install|set up|connect|assemble|pair} the {product}.",
             "The {product} does not {find the network|recognise my phone|sync|accept the update}.",
-            "How {do I|does one} {reset|configure|mount|calibrate} the {product}? {The manual is unclear|The steps do not work}.",
+            (
+                "How {do I|does one} {reset|configure|mount|calibrate} the "
+                "{product}? {The manual is unclear|The steps do not work}."
+            ),
         ),
         (
             "We guide you through the steps for the {product}.",
@@ -180,8 +207,14 @@ INTENTS: dict[str, Intent] = {
     "login": Intent(
         "account",
         (
-            "I {cannot|can no longer|am unable to} {log in|sign in|get into my profile} {to {register|see|rate} my {product}|since {day}}.",
-            "My {password|login|passcode} {is refused|does not work|was rejected} {when I {register|look up} the {product}|again}.",
+            (
+                "I {cannot|can no longer|am unable to} {log in|sign in|get into "
+                "my profile} {to {register|see|rate} my {product}|since {day}}."
+            ),
+            (
+                "My {password|login|passcode} {is refused|does not work|was "
+                "rejected} {when I {register|look up} the {product}|again}."
+            ),
             "I {forgot|lost|mislaid} my {password|user name|credentials} and cannot {register|see} the {product}.",
         ),
         (
@@ -193,9 +226,18 @@ INTENTS: dict[str, Intent] = {
     "profile": Intent(
         "account",
         (
-            "Please {change|update|correct} the {surname|mail address|phone number|birthday} {in my profile|under which I registered the {product}}.",
-            "I {got married|have a new number|use another mailbox} and want to {edit|update} {my details|my profile} for the {product}.",
-            "My {name|birthday|phone number} is {misspelt|outdated} in {the membership of|my registration for} the {product}.",
+            (
+                "Please {change|update|correct} the {surname|mail address|phone "
+                "number|birthday} {in my profile|under which I registered the {product}}."
+            ),
+            (
+                "I {got married|have a new number|use another mailbox} and want "
+                "to {edit|update} {my details|my profile} for the {product}."
+            ),
+            (
+                "My {name|birthday|phone number} is {misspelt|outdated} "
+                "in {the membership of|my registration for} the {product}."
+            ),
         ),
         ("We update the details for the {product}.", "Your profile has been corrected.", "The new details are saved."),
     ),
@@ -237,9 +279,15 @@ INTENTS: dict[str, Intent] = {
     "usage": Intent(
         "advice",
         (
-            "{Is|Would} the {product} {suitable|be suitable|safe|right} for {children|outdoor use|the {room}|daily use}?",
+            (
+                "{Is|Would} the {product} {suitable|be suitable|safe|right} "
+                "for {children|outdoor use|the {room}|daily use}?"
+            ),
             "Can {I|one} {use|wash|leave} the {product} {outdoors|in the dishwasher|in the {room}|in {season}}?",
-            "How {heavy|loud|wide|long|efficient} is the {product}? {I want it for the {room}|It is meant for my {relative}}.",
+            (
+                "How {heavy|loud|wide|long|efficient} is the {product}? "
+                "{I want it for the {room}|It is meant for my {relative}}."
+            ),
         ),
         (
             "The {product} is fine for that.",
@@ -358,7 +406,10 @@ def draw_style(world: World) -> Style:
     return Style(
         firm,
         world.fill(
-            "{Thank you for your message|Hello from {f}|Thanks for writing to {f}|Good to hear from you|Welcome to {f}}.",
+            (
+                "{Thank you for your message|Hello from {f}|Thanks for "
+                "writing to {f}|Good to hear from you|Welcome to {f}}."
+            ),
             f=firm,
         ),
         world.fill(

@@ -1,4 +1,4 @@
-"""Things that an assistant can be asked to do with the world's texts: each skill gives an instruction, an input, an output."""
+"""What an assistant can be asked to do with the world's texts: each skill gives an instruction, an input, an output."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pocket.names import pools
 from pocket.opinions import opinion, review
 from pocket.records import SYMPTOMS, URGENCIES, clinic_note, written_order
 from pocket.service import TEAMS, ticket
-from pocket.world import Stuck, World
+from pocket.world import StuckError, World
 
 Task = tuple[str, str, str]
 NO_ANSWER = "unknown"
@@ -27,7 +27,8 @@ def sentiment(world: World) -> Task:
     """Positive or negative."""
     positive = world.chance(0.5)
     instruction = world.say(
-        "{Is|Say whether|Decide if|Tell me whether} {the|this} {review|opinion|customer} {is |}{positive|happy} or {negative|unhappy}."
+        "{Is|Say whether|Decide if|Tell me whether} {the|this} "
+        "{review|opinion|customer} {is |}{positive|happy} or {negative|unhappy}."
     )
     return instruction, review(world, positive), "positive" if positive else "negative"
 
@@ -93,7 +94,8 @@ def listed_names(world: World) -> Task:
     _, _, text = any_article(world, 1, 3)
     found = tagged_names(world, " ".join(text))
     instruction = world.say(
-        "{List|Find|Name|Collect} {all|the} {names|proper names} in {the|this} {text|article} {and|with} {their kinds|what they are}."
+        "{List|Find|Name|Collect} {all|the} {names|proper names} in "
+        "{the|this} {text|article} {and|with} {their kinds|what they are}."
     )
     return instruction, " ".join(text), "; ".join(f"{name} ({kind})" for name, kind in found) or "none"
 
@@ -162,10 +164,19 @@ def opposite(world: World) -> Task:
 
 
 SKILLS: dict[str, Callable[[World], Task]] = {
-    "sentiment": sentiment, "routing": routing, "urgency": urgency, "subject": subject, "summary": summary, "question": question,
-    "order_json": order_json, "listed_names": listed_names, "repeat": repeat, "picked_line": picked_line, "grade": grade,
+    "sentiment": sentiment,
+    "routing": routing,
+    "urgency": urgency,
+    "subject": subject,
+    "summary": summary,
+    "question": question,
+    "order_json": order_json,
+    "listed_names": listed_names,
+    "repeat": repeat,
+    "picked_line": picked_line,
+    "grade": grade,
     "opposite": opposite,
-}  # fmt: skip
+}
 
 
 def any_task(world: World) -> Task:
@@ -173,12 +184,12 @@ def any_task(world: World) -> Task:
     while True:
         try:
             return SKILLS[world.pick(tuple(SKILLS))](world)
-        except Stuck:
+        except StuckError:
             continue
 
 
 def short_examples(world: World) -> tuple[list[str], Callable[[int], str]]:
-    """A classification problem with short texts: its classes, and a writer of one text of the class with a given index."""
+    """A classification problem with short texts: its classes, and a writer of a text of a class, given its index."""
     kind = world.pick(("sentiment", "sentiment", "teams", "topics", "urgency"))
     if kind == "sentiment":
         thing = world.slot("thing")

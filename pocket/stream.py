@@ -9,12 +9,13 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from pocket.general import any_article
 from pocket.lexicon import LEXICON
+from pocket.names import POOLS, all_names
 from pocket.opinions import review, starred
 from pocket.records import URGENCIES, clinic_note, contract
 from pocket.service import TEAMS, dialogue, draw_style, ticket
 from pocket.skills import any_task, question, short_examples, summary
 from pocket.tools import tool_conversation
-from pocket.world import Stuck, World
+from pocket.world import StuckError, World, code
 
 TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
 
@@ -39,7 +40,13 @@ def news(world: World) -> str:
     return f"{topic.capitalize()}: {' '.join(text)}" if world.chance(0.2) else " ".join(text)
 
 
-VERDICTS = (("good", "bad"), ("happy", "unhappy"), ("praise", "complaint"), ("liked", "disliked"), ("pleased", "displeased"))
+VERDICTS = (
+    ("good", "bad"),
+    ("happy", "unhappy"),
+    ("praise", "complaint"),
+    ("liked", "disliked"),
+    ("pleased", "displeased"),
+)
 
 
 def opinion_piece(world: World) -> str:
@@ -50,7 +57,9 @@ def opinion_piece(world: World) -> str:
     positive = world.chance(0.5)
     text = review(world, positive)
     verdict = world.pick(VERDICTS)[0 if positive else 1]
-    return world.pick((text, f"{verdict.capitalize()}: {text}", f"Verdict: {verdict}\n{text}", f"{text}\nVerdict: {verdict}"))
+    return world.pick(
+        (text, f"{verdict.capitalize()}: {text}", f"Verdict: {verdict}\n{text}", f"{text}\nVerdict: {verdict}")
+    )
 
 
 def message(world: World) -> str:
@@ -85,8 +94,18 @@ def glossary(world: World) -> str:
     if world.chance(0.5):
         word, like = (world.slot("good" if praise else "bad") for _ in range(2))
         opposite = world.slot("bad" if praise else "good")
-        return world.fill(world.pick(("{word} means about {like}, not {opposite}.", "{word}: {like}; the opposite is {opposite}.",
-                                      "What is {word} is {like}, what is {opposite} is not.")), word=word, like=like, opposite=opposite)
+        return world.fill(
+            world.pick(
+                (
+                    "{word} means about {like}, not {opposite}.",
+                    "{word}: {like}; the opposite is {opposite}.",
+                    "What is {word} is {like}, what is {opposite} is not.",
+                )
+            ),
+            word=word,
+            like=like,
+            opposite=opposite,
+        )
     kind = world.pick(("great", "fine", "joy", "love") if praise else ("awful", "poor", "woe", "hate"))
     return f"Words of {'praise' if praise else 'blame'}: {', '.join(world.sample(LEXICON[kind], 4))}."
 
@@ -166,7 +185,7 @@ def read_and_shorten(world: World) -> str:
 
 
 def demonstrations(world: World) -> str:
-    """Labelled examples whose label words are made up for this document alone: only the examples tell what they mean."""
+    """Labelled examples whose label words are drawn for this document alone: only the examples tell what they mean."""
     classes, write = short_examples(world)
     labels = world.sample(world.names[world.pick(("brand", "creature", "company"))], len(classes))
     if world.chance(0.3):
@@ -188,6 +207,27 @@ def table(world: World) -> str:
     return f"{lines}\nJSON: {json.dumps(facts)}" if world.chance(0.7) else f"{json.dumps(facts)}\nList:\n{lines}"
 
 
+def made_up_word(world: World) -> str:
+    """A word that means nothing and is no name."""
+    while True:
+        word = "".join(world.pick(letters) for letters in ("bcdfghklmnprstvwz", "aeiou") * world.number(2, 3))
+        if not any(word in all_names(pool) for pool in POOLS):
+            return word
+
+
+def roll_call(world: World) -> str:
+    """Codes and words without sense, said again in order or one by one: only looking back tells what comes next."""
+    entries = [world.pick((made_up_word, made_up_word, code))(world) for _ in range(world.number(4, 10))]
+    if world.chance(0.6):
+        line = " ".join(entries)
+        return "\n".join([line] * world.number(2, 3))
+    pairs = {entry: made_up_word(world) for entry in entries}
+    asked = [world.pick(entries) for _ in entries]
+    return "\n".join(
+        [*(f"{entry} is {value}." for entry, value in pairs.items()), *(f"{entry}? {pairs[entry]}" for entry in asked)]
+    )
+
+
 Writer = Callable[[World], str]
 PLAIN: dict[Writer, int] = {
     news: 22,
@@ -199,9 +239,17 @@ PLAIN: dict[Writer, int] = {
     glossary: 2,
 }
 FORMED: dict[Writer, int] = {
-    spoken_task: 18, written_task: 8, support_chat: 18, small_talk: 4, tool_chat: 9, read_and_answer: 5, read_and_shorten: 4,
-    demonstrations: 12, table: 4,
-}  # fmt: skip
+    spoken_task: 18,
+    written_task: 8,
+    support_chat: 18,
+    small_talk: 4,
+    tool_chat: 9,
+    read_and_answer: 5,
+    read_and_shorten: 4,
+    demonstrations: 12,
+    table: 4,
+    roll_call: 9,
+}
 
 
 def documents(seed: int | str, family: str) -> Iterator[str]:
@@ -213,5 +261,5 @@ def documents(seed: int | str, family: str) -> Iterator[str]:
         writer = world.rng.choices(writers, weights)[0]
         try:
             yield world.make(lambda writer=writer: writer(world))  # type: ignore[misc]
-        except Stuck:
+        except StuckError:
             continue

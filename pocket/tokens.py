@@ -34,9 +34,14 @@ def gpt_tokenizer(texts: Iterable[str], template: str) -> PreTrainedTokenizerFas
     tokenizer.train_from_iterator(plain, trainer)
     tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in marks])
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token="<|pad|>", model_max_length=GPT_LENGTH,
-        additional_special_tokens=special[2:], clean_up_tokenization_spaces=False, model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token="<|pad|>",
+        model_max_length=GPT_LENGTH,
+        additional_special_tokens=special[2:],
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
     wrapped.chat_template = template
     return wrapped
 
@@ -56,13 +61,19 @@ def bert_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
-        model_max_length=BERT_LENGTH, model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=BERT_LENGTH,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
 
 
 def gpt_batches(texts: Iterator[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
-    """Documents, each closed by the end token, packed into full rows: short ones, which are quicker; every fourth batch long."""
+    """Documents, each closed by the end token, packed into full rows; every fourth batch has long rows."""
     buffer: list[int] = []
     for number in itertools.count():
         while len(buffer) < GPT_TOKENS:

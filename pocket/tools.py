@@ -8,7 +8,7 @@ from pocket.world import World
 
 @dataclass(frozen=True)
 class Tool:
-    """A function: what it is called and does, its arguments (name → slot), how people ask, what it returns, how to put that."""
+    """A function: its names, its arguments (name → slot), how people ask for it, what it returns, how to put that."""
 
     names: tuple[str, ...]
     about: str

@@ -3,8 +3,8 @@
 A template is plain text with slots: `{town}` draws a name, `{good}` a word from the lexicon, `{big|large}` one of the
 alternatives; slots nest. A document's facts are drawn once and then fill their slots in every sentence.
 
-Two texts are kept apart *by construction*: the hash of a sentence says to which pool it belongs, and whatever falls on the
-other side is written again. So no sentence of the embedded data sets can occur in the pre-training text.
+The pools are kept apart *by construction*: the hash of a sentence says to which pool it belongs, and whatever falls on
+the other side is written again. So no sentence of the embedded data sets can occur in the pre-training text.
 """
 
 import random
@@ -26,7 +26,7 @@ SHORTEST_SENTENCE = 4  # words; anything shorter ("Yes.", "Thank you.") belongs 
 TRIES = 40
 
 
-class Stuck(RuntimeError):
+class StuckError(RuntimeError):
     """All that these templates and facts can say is on the other pool's side."""
 
 
@@ -101,15 +101,15 @@ class World:
         return self.make(lambda: polish(self.fill(self.pick(templates), **facts)))
 
     def make(self, write: Callable[[], T], text: Callable[[T], str] = str, tries: int = TRIES) -> T:
-        """Write until what was written, seen as text, is on this pool's side; Stuck where that never happens."""
+        """Write until what was written, seen as text, is on this pool's side; StuckError where that never happens."""
         for _ in range(tries):
             try:
                 result = write()
-            except Stuck:
+            except StuckError:
                 continue
             if belongs(text(result), self.pool):
                 return result
-        raise Stuck(f"no text of the pool {self.pool!r} found")
+        raise StuckError(f"no text of the pool {self.pool!r} found")
 
 
 def code(world: World) -> str:

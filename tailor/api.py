@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tailor.core import registry
-from tailor.core.catalogue import choose
-from tailor.core.errors import DataError, RecipeError
+from tailor.core.catalogue import bases as catalogue_bases
+from tailor.core.catalogue import cached, choose, data_sets
+from tailor.core.errors import RecipeError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder
 from tailor.data.load import load as load_rows
@@ -119,8 +120,9 @@ def _free_output(recipe: Recipe) -> Path:
     return next(path for path in numbered if not path.exists())
 
 
-def fit(what: str | Path | Recipe | None = None, *, resume: bool = False, reporter: Reporter | None = None,
-        **parts: Any) -> Run:
+def fit(
+    what: str | Path | Recipe | None = None, *, resume: bool = False, reporter: Reporter | None = None, **parts: Any
+) -> Run:
     """Carry a recipe (or data, or `base=`, `data=`, `method=`) through training, proof, evaluation and report."""
     recipe = make_recipe(what, reporter=reporter, **parts)
     registry.resolve("tailor.verbs.fit:run")(recipe, resume=resume, reporter=reporter or Reporter(quiet=True))
@@ -132,7 +134,7 @@ def check(
 ) -> dict[str, Any]:
     """What the data is and what a model will learn from it; `severity: error` marks what would stop `fit`."""
     if base is None:
-        report = load_rows(data, columns=columns or {}, on_bad_row="skip", **({"test": test} if test else {}))
+        report = load_rows(data, columns=columns or {}, on_bad_row="skip", test=test or "auto")
         return registry.resolve("tailor.verbs.preview:without_base")(report)  # type: ignore[no-any-return]
     overrides = [f"data.test={json.dumps(test)}"] if test else []
     recipe = make_recipe(base=base, data=data, columns=columns, overrides=[*overrides, "data.on_bad_row=skip"])
@@ -145,8 +147,12 @@ def load(path: str | Path) -> Run:
 
 
 def evaluate(
-    model: Run | str | Path, *, data: Any = None, against: str | None = None, margin: float | None = None,
-    reporter: Reporter | None = None
+    model: Run | str | Path,
+    *,
+    data: Any = None,
+    against: str | None = None,
+    margin: float | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """A model against another (its base, where none is named) on held-out data (the run's own test split, by default)."""
     name = str(model.path if isinstance(model, Run) else model)
@@ -169,4 +175,41 @@ def render(base: str, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[
     return segments
 
 
-__all__ = ["DataError", "Run", "check", "evaluate", "fit", "load", "make_recipe", "prove", "render"]
+def examples(data: Any, *, base: str | None, columns: Mapping[str, str], count: int) -> list[Any]:
+    """The first training examples as segments of text, each marked as trained or not."""
+    if base is None:
+        raise RecipeError("only a base's tokenizer can tell what is trained", where="--show", fix="add --base B")
+    recipe = make_recipe(base=base, data=data, columns=columns, overrides=["data.on_bad_row=skip"])
+    return registry.resolve("tailor.verbs.check:examples")(recipe, count)  # type: ignore[no-any-return]
+
+
+def plan_fit(recipe: Recipe) -> dict[str, Any]:
+    """What `fit` would do: the resolved recipe, the data report and the plan; nothing is trained or written."""
+    return registry.resolve("tailor.verbs.fit:dry_run")(recipe)  # type: ignore[no-any-return]
+
+
+def needs_download(recipe: Recipe) -> bool:
+    """Whether the base is a hub id that is not in the local cache."""
+    name = recipe.base.name
+    return not name.startswith("pocket:") and not Path(name).exists() and not cached(name)
+
+
+def generate(model: str, prompt: str, *, number: int = 1, max_new_tokens: int = 256) -> list[str]:
+    """Answers to one prompt: the first greedy, the others sampled with fixed seeds."""
+    loaded = registry.resolve("tailor.verbs.talk:model_of")(model)
+    return [loaded.generate(prompt, max_new_tokens=max_new_tokens, seed=seed or None) for seed in range(number)]
+
+
+def chat_sides(model: str, *, max_new_tokens: int = 256) -> dict[str, Any]:
+    """Functions from a user's line to an answer, each with its own history: `base` and `tuned` for a run."""
+    return registry.resolve("tailor.verbs.talk:sides")(model, max_new_tokens)  # type: ignore[no-any-return]
+
+
+def bases() -> dict[str, Any]:
+    """Embedded bases and data with their folders, and a catalogue of good open ones."""
+    return {"bases": catalogue_bases(), "data": data_sets()}
+
+
+def doctor() -> dict[str, Any]:
+    """Hardware, versions, extras, and what of it was tested."""
+    return registry.resolve("tailor.verbs.doctor:look")()  # type: ignore[no-any-return]

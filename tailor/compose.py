@@ -13,7 +13,7 @@ from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
 from tailor.core.examples import Example, Origin
 from tailor.core.reporting import Reporter
-from tailor.data.load import Loaded, load
+from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
 from tailor.data.table import Entry, Table
 from tailor.engine.loop import Job
@@ -83,7 +83,7 @@ class Prepared:
 def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     """Read the data, find the base, choose the objective, encode every split; all refusals are listed at once."""
     source = find(recipe.base)
-    loaded = load_data(recipe, root)
+    loaded = load_data(recipe, source.family, root)
     objective = make_objective(recipe, loaded, source)
     base = make_base(recipe, source, objective, loaded)
     check_pair(objective, base, source)
@@ -93,14 +93,19 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     if refused and recipe.data.on_bad_row == "error":
         raise _listed(refused)
     if not len(splits["train"].store):
-        raise DataError("no row is left to train on", where=str(recipe.data.train), fix="`tailor check` lists the reasons")
+        raise DataError(
+            "no row is left to train on", where=str(recipe.data.train), fix="`tailor check` lists the reasons"
+        )
     return Prepared(recipe, base, objective, loaded, splits)
 
 
-def load_data(recipe: Recipe, root: Path | None = None) -> Loaded:
-    """The rows of every split, recognised and mapped to canonical form."""
+def load_data(recipe: Recipe, family: str, root: Path | None = None) -> Loaded:
+    """The rows of every split, in the shape that the objective reads: spans as questions and answers for a causal LM."""
     data = recipe.data
-    hint = "" if isinstance(recipe.objective, str) else str(getattr(recipe.objective, "name", ""))
+    if isinstance(recipe.objective, str):
+        hint = peek(data.train, columns=data.columns, root=root).objective_for(family.removesuffix("-lm"))
+    else:
+        hint = str(getattr(recipe.objective, "name", ""))
     return load(
         data.train,
         dev=data.dev,

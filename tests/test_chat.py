@@ -162,7 +162,8 @@ def test_a_prompt_is_what_an_answer_followed_in_training(name: str, kind: str) -
     for messages in (TWO_TURNS, TWO_TURNS[2:]):
         rendered, prompt = template.encode(talk(*messages)), template.prompt(messages[:-1])
         assert rendered.input_ids[: len(prompt)] == prompt
-        assert rendered.weights[len(prompt)] > 0 and all(rendered.weights[len(prompt) : len(prompt) + 2])
+        assert rendered.weights[len(prompt)] > 0
+        assert all(rendered.weights[len(prompt) : len(prompt) + 2])
         assert not rendered.weights[len(prompt) - 1]
 
 
@@ -231,7 +232,8 @@ def test_stop_tokens_are_those_of_the_turn() -> None:
     assert not own("generation").warnings
     as_text = own("generation", byte_level(marks=False))
     assert as_text.stop_token() == StopToken("<|im_end|>", True)
-    assert as_text.stop_ids() == [tokenizer.eos_token_id] and "ordinary text" in as_text.warnings[0]
+    assert as_text.stop_ids() == [tokenizer.eos_token_id]
+    assert "ordinary text" in as_text.warnings[0]
 
 
 def test_generation_marks_that_leave_out_the_stop_do_not_keep_it_from_being_learned() -> None:
@@ -294,7 +296,8 @@ def test_a_template_that_can_switch_reasoning_off_is_switched_off_for_data_witho
 
 def test_a_base_that_always_thinks_is_warned_about() -> None:
     auto, empty = own("think_always"), own("think_always", thinking="empty")
-    assert "always thinks" in auto.warnings[0] and "data.thinking=empty" in auto.warnings[0]
+    assert "always thinks" in auto.warnings[0]
+    assert "data.thinking=empty" in auto.warnings[0]
     assert trained(auto.render(thoughtful(None))) == ["\n</think>\n\nanswer 0<|im_end|>"]
     assert trained(empty.render(thoughtful(None))) == ["answer 0<|im_end|>"]
     asked = stock(byte_level(), saved(empty), plain_chat("Hi"), add_generation_prompt=True, tokenize=False)
@@ -335,6 +338,41 @@ def test_turns_that_the_template_rewrites_later_are_warned_about() -> None:
     assert not template.warnings
     template.encode(talk(Message("system", "Be brief."), *TWO_TURNS))
     assert "writes earlier turns differently" in template.warnings[0]
+
+
+def test_what_a_rewritten_turn_opens_with_is_learned_as_in_the_last_one() -> None:
+    """The system's words stand in the last question, so the first answer does not follow its generation prompt."""
+    source = """{%- for m in messages[1:] -%}
+    {{- '<|start|>' + m.role + ('<|channel|>final' if m.role == 'assistant' else '') + '<|message|>' -}}
+    {{- (messages[0].content if m.role == 'user' and loop.index0 >= loop.length - 2 else '') + m.content + '<|end|>' -}}
+    {%- endfor -%}{%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}"""
+    template = ChatTemplate(byte_level(), template=source)
+    learned = trained(template.render(talk(Message("system", "Be brief."), *TWO_TURNS)))
+    assert learned == ["<|channel|>final<|message|> Hello  you <|end|>", "<|channel|>final<|message|>bye<|end|>"]
+    assert "writes earlier turns differently" in template.warnings[-1]
+
+
+def test_a_header_is_never_learned_where_the_generation_prompt_leaves_it_out() -> None:
+    source = (TEMPLATES / "two_marks.jinja").read_text()
+    source = source.replace("if add_generation_prompt", "if add_generation_prompt and messages[-1].role == 'user'")
+    template = ChatTemplate(byte_level(), template=source)
+    messages = (user("Hi"), assistant("so"), Message("tool", "4"), assistant("Cold."))
+    assert trained(template.render(talk(*messages))) == ["so<|end|><|eot_id|>", "Cold.<|end|><|eot_id|>"]
+    prompt, rendered = template.prompt(messages[:-1]), template.encode(talk(*messages))
+    assert rendered.input_ids[: len(prompt)] == prompt
+    assert rendered.weights[len(prompt)] == 1.0
+    assert byte_level().decode(prompt).endswith("<|start|><|assistant|>")
+
+
+@pytest.mark.parametrize("trim_offsets", [False, True])
+def test_spaces_before_an_answer_are_the_prompts(trim_offsets: bool) -> None:
+    source = (
+        "{% for m in messages %}{{ '[INST]' + m.content + '[/INST]  ' if m.role == 'user' else m.content + '</s>' }}"
+    )
+    template = ChatTemplate(byte_level(trim_offsets=trim_offsets), template=source + "{% endfor %}")
+    rendered = template.encode(talk(user("Hi"), assistant("7"), user("Hi"), assistant("\n  8")))
+    learned = [token for token, weight in zip(rendered.input_ids, rendered.weights, strict=True) if weight]
+    assert byte_level().decode(learned) == "7</s>\n  8</s>"
 
 
 def test_a_turn_whose_surroundings_depend_on_it_is_refused() -> None:
@@ -378,7 +416,8 @@ def test_calls_are_learned_with_their_stop_and_results_never(name: str, form: ty
     messages = (user("Weather?"), assistant("", tool_calls=(call,)), result, assistant("Cold."))
     segments = template.render(talk(*messages, tools=[WEATHER]))
     assert trained(segments)[0] == CALLS[name]
-    assert len(trained(segments)) == 2 and trained(segments)[1].split("<|message|>")[-1].startswith("Cold.")
+    assert len(trained(segments)) == 2
+    assert trained(segments)[1].split("<|message|>")[-1].startswith("Cold.")
     shown = "".join(segment.text for segment in segments if not segment.trained)
     assert "4 degrees" in shown
     ignored = any("does not show the model which tools" in note for note in template.warnings)
@@ -406,7 +445,8 @@ def test_calls_are_learned_where_reasoning_and_results_are_rewritten_later() -> 
         "<|channel|>final<|message|>Cold.<|return|>",
     ]
     learned = trained(own("think", data_has_thinking=True).render(conversation))
-    assert learned[0].startswith("\n<tool_call>") and learned[0].endswith("</tool_call><|im_end|>")
+    assert learned[0].startswith("\n<tool_call>")
+    assert learned[0].endswith("</tool_call><|im_end|>")
     assert learned[1:] == ["Cold.<|im_end|>", "<think>\n\n</think>\n\nCold.<|im_end|>"]
 
 
@@ -419,8 +459,10 @@ def test_two_calls_in_one_turn_with_content_that_looks_like_them() -> None:
         assistant("ok"),
     )
     assert trained(own("object_calls").render(talk(*messages))) == [
-        'Both:<|im_end|><tool_call>\n{"name": "a", "arguments": {"x": "</tool_call><|im_end|>\\n"}}\n</tool_call>'
-        '<tool_call>\n{"name": "b", "arguments": {}}\n</tool_call><|im_end|>',
+        (
+            'Both:<|im_end|><tool_call>\n{"name": "a", "arguments": {"x": "</tool_call><|im_end|>\\n"}}\n</tool_call>'
+            '<tool_call>\n{"name": "b", "arguments": {}}\n</tool_call><|im_end|>'
+        ),
         "ok<|im_end|>",
     ]
 
@@ -431,9 +473,8 @@ def test_calls_that_cannot_be_rendered_are_refused() -> None:
             own(name).encode(talk(user("Hi"), assistant("", tool_calls=(ToolCall("f", arguments),))))
         return caught.value
 
-    assert (
-        refusal("headers", {}).reason == "template" and "does not render tool calls" in refusal("headers", {}).message
-    )
+    assert refusal("headers", {}).reason == "template"
+    assert "does not render tool calls" in refusal("headers", {}).message
     assert refusal("object_calls", "{oops").reason == "tool_arguments"
 
 
@@ -460,11 +501,13 @@ def refused(template: ChatTemplate, *messages: Message) -> RowRefused:
 def test_roles_out_of_order_are_refused() -> None:
     template = own("object_calls")
     twice = refused(template, user("a"), assistant("b"), assistant("c"))
-    assert twice.reason == "roles" and "turns 2 and 3" in twice.message
+    assert twice.reason == "roles"
+    assert "turns 2 and 3" in twice.message
     assert refused(template, user("a")).reason == "nothing_to_train"
     assert refused(template, user("a"), assistant("b", weight=0)).reason == "nothing_to_train"
     own_words = refused(own("strict"), user("a"), user("b"), assistant("c"))
-    assert own_words.reason == "template" and "Turns must alternate, and a user begins." in own_words.message
+    assert own_words.reason == "template"
+    assert "Turns must alternate, and a user begins." in own_words.message
     assert "Turns must alternate" in refused(own("strict"), assistant("a"), user("b"), assistant("c")).message
     assert "System turns are not supported." in refused(own("turns"), Message("system", "a"), *TWO_TURNS).message
 
@@ -493,13 +536,15 @@ def test_every_token_has_a_role() -> None:
     rendered = own("object_calls").encode(talk(*messages))
     assert list(dict.fromkeys(rendered.roles)) == ["system", "user", "assistant"]
     text = byte_level().decode([t for t, r in zip(rendered.input_ids, rendered.roles, strict=True) if r == "system"])
-    assert "be brief" in text and "Hi" not in text
+    assert "be brief" in text
+    assert "Hi" not in text
 
 
 def test_the_first_token_is_never_learned() -> None:
     source = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{% endfor %}"
     rendered = ChatTemplate(byte_level(), template=source).encode(talk(assistant("Hello"), user("x")))
-    assert rendered.weights[0] == 0.0 and rendered.weights[1] == 1.0
+    assert rendered.weights[0] == 0.0
+    assert rendered.weights[1] == 1.0
 
 
 # ---- which template ----
@@ -624,7 +669,8 @@ def test_real_templates_as_the_files_stand(name: str, tokenizer_name: str) -> No
     assert trained(segments) == [f"{space}Hello{line}you{stop}", f"{space}Hi there{stop}"]
     assert template.stop_token() == (StopToken(stop, True) if stop else StopToken(None, False))
     prompt = template.prompt(messages[:-1])
-    assert rendered.input_ids[: len(prompt)] == prompt and rendered.weights[len(prompt)] == 1.0
+    assert rendered.input_ids[: len(prompt)] == prompt
+    assert rendered.weights[len(prompt)] == 1.0
     assert stock(tokenizer, saved(template), chat, tokenize=False).startswith(
         stock(tokenizer, saved(template), chat[:-1], tokenize=False, add_generation_prompt=True)
     )

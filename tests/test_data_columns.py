@@ -2,22 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tailor.core.errors import DataError, RowRefused
 from tailor.core.examples import Origin, Row
+from tailor.data.canonical import BUILDERS
 from tailor.data.columns import Form, recognise
-from tailor.data.formats import BadRow
-from tailor.data.load import peek
-from tailor.data.read import read
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-POCKET = Path(__file__).parents[1] / "tailor" / "bases" / "pocket" / "data"
-
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data sets are not at {SHARED}")
+from tailor.data.keys import canonical_json, labels, sides
+from tailor.data.vocabulary import SPECS
 
 
 def rows(*values: Mapping[str, Any]) -> list[Row]:
@@ -26,10 +23,6 @@ def rows(*values: Mapping[str, Any]) -> list[Row]:
 
 def form_of(*values: Mapping[str, Any], **options: Any) -> Form:
     return recognise(rows(*values), **options)
-
-
-def canonical(row: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    return form_of(row, **options).canonical(row)
 
 
 def refusal(form: Form, row: Mapping[str, Any]) -> tuple[str, str]:
@@ -47,7 +40,6 @@ QA = turns(ASK, ANSWER)
 SHARED_GPT = turns(("human", "Why?"), ("gpt", "Because."), role="from", content="value")
 SCHEMA = {"name": "weather", "description": "…", "parameters": {"type": "object", "properties": {}}}
 TOOL = {"type": "function", "function": SCHEMA}
-CALL = {"name": "weather", "arguments": {"town": "Oslo"}}
 
 
 class TestForms:
@@ -341,105 +333,6 @@ class TestQuestionsBack:
         assert form_of(*values, columns={"input": "text", "output": "Team"}).name == "classification"
 
 
-class TestChat:
-    FORM = Form("chat", {"messages": "messages", "tools": "tools", "wanted": "label", "media": "images"})
-
-    def messages(self, *raw: Any, **others: Any) -> list[dict[str, Any]]:
-        return self.FORM.canonical({"messages": list(raw), **others})["messages"]  # type: ignore[no-any-return]
-
-    @pytest.mark.parametrize("key", ["weight", "loss_weight", "train"])
-    @pytest.mark.parametrize("weight", [0, 1, 0.5, True])
-    def test_weights(self, key: str, weight: float) -> None:
-        asked = QA[0] | {key: 0}
-        made = self.messages(asked, QA[1] | {key: weight}, QA[0], QA[1])
-        assert [turn.get("weight") for turn in made] == [None, float(weight), None, None]
-
-    @pytest.mark.parametrize("key", ["thinking", "reasoning", "reasoning_content"])
-    def test_thinking(self, key: str) -> None:
-        assert self.messages(QA[0], QA[1] | {key: "Hm."})[1] == QA[1] | {"thinking": "Hm."}
-
-    def test_parts(self) -> None:
-        parts = [{"type": "text", "text": "Be"}, {"type": "text", "value": "cause."}]
-        thought = [{"type": "reasoning", "value": "Hm."}, *parts]
-        assert self.messages(QA[0], {"role": "assistant", "content": parts}) == QA
-        made = self.messages(QA[0], {"role": "assistant", "content": thought, "loss_weight": 1.0})
-        assert made[1] == QA[1] | {"thinking": "Hm.", "weight": 1.0}
-
-    @pytest.mark.parametrize(
-        "call",
-        [
-            {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": CALL}]},
-            {"role": "assistant", "tool_calls": [CALL]},
-            {"role": "assistant", "content": "", "function_call": CALL},
-            {"from": "function_call", "value": json.dumps(CALL)},
-            {"role": "assistant", "content": [{"type": "tool_call", "value": json.dumps(CALL)}]},
-        ],
-    )
-    @pytest.mark.parametrize("answer", [{"role": "tool", "content": "-3"}, {"from": "observation", "value": "-3"}])
-    def test_tool_calls(self, call: dict[str, Any], answer: dict[str, Any]) -> None:
-        made = self.messages(QA[0], call, answer, QA[1])
-        assert made[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
-        assert made[2] == {"role": "tool", "content": "-3"}
-
-    def test_arguments_ids_and_names_stay(self) -> None:
-        call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"town": "Oslo"}'}}
-        answer = {"role": "tool", "content": "-3", "tool_call_id": "c1", "name": "weather"}
-        made = self.messages(QA[0], {"role": "assistant", "content": "Wait.", "tool_calls": [call]}, answer, QA[1])
-        assert made[1]["tool_calls"] == [{"name": "weather", "arguments": '{"town": "Oslo"}', "id": "c1"}]
-        assert made[1]["content"] == "Wait."
-        assert made[2] == answer
-
-    def test_a_call_joins_the_turn_before_it(self) -> None:
-        call = {"from": "function_call", "value": json.dumps(CALL)}
-        made = self.messages(QA[0], QA[1], call, call)
-        assert made == [QA[0], QA[1] | {"tool_calls": [CALL, CALL]}]
-
-    def test_tools(self) -> None:
-        for raw in ([TOOL], [SCHEMA], json.dumps([SCHEMA]), SCHEMA):
-            assert self.FORM.canonical({"messages": QA, "tools": raw})["tools"] == [TOOL]
-        for raw in (None, "", [], "[]"):
-            assert self.FORM.canonical({"messages": QA, "tools": raw})["tools"] == []
-
-    def test_a_system_that_answers_users_is_the_assistant(self) -> None:
-        spoken = turns(("USER", "Why?"), ("SYSTEM", "Because."), role="speaker", content="utterance")
-        assert self.messages(*spoken) == QA
-
-    def test_empty_values_of_a_columnar_file_are_nothing(self) -> None:
-        padding = {"weight": None, "tool_calls": None, "name": None, "thinking": None}
-        assert self.messages(*[turn | padding for turn in QA]) == QA
-
-    @pytest.mark.parametrize(
-        ("raw", "reason", "message"),
-        [
-            ([], "no_messages", "no turns"),
-            ("[{", "bad_messages", "not JSON"),
-            (["Hi"], "bad_messages", "turn 1 is not an object"),
-            (QA + turns(("assistant", "Also.")), "roles_out_of_order", "turns 2 and 3 are both the assistant's"),
-            (turns(ASK), "no_assistant_turn", "nothing to learn"),
-            (turns(("narrator", "Once.")), "unknown_role", "turn 1 is by 'narrator'; known are user, human"),
-            ([{"content": "Hi"}], "unknown_role", "turn 1 is by None"),
-            (turns(ASK, ("assistant", " ")), "empty_message", r"turn 2 \(assistant\) is empty"),
-            ([QA[0] | {"content": 7}, QA[1]], "bad_messages", "content of turn 1 is neither"),
-            ([QA[0] | {"content": [{"type": "image_url"}]}, QA[1]], "not_text", "part of type 'image_url'"),
-            ([QA[0], QA[1] | {"weight": "much"}], "bad_weight", "'much'"),
-            ([QA[0], QA[1] | {"weight": 0}], "nothing_weighted", "weight 0"),
-            ([QA[0], {"from": "function_call", "value": "{"}], "bad_tool_call", "turn 2 is not JSON"),
-            ([QA[0], {"from": "function_call", "value": "{}"}], "bad_tool_call", "names no function"),
-        ],
-    )
-    def test_refusals(self, raw: Any, reason: str, message: str) -> None:
-        with pytest.raises(RowRefused, match=message) as caught:
-            self.FORM.canonical({"messages": raw})
-        assert caught.value.reason == reason
-
-    def test_refusals_of_the_rest_of_a_row(self) -> None:
-        assert refusal(self.FORM, {"messages": QA, "tools": "nothing"})[0] == "bad_tools"
-        assert refusal(self.FORM, {"messages": QA, "tools": [{"x": 1}]}) == ("bad_tools", "a tool has no name")
-        assert refusal(self.FORM, {"messages": QA, "label": False})[0] == "unwanted_answer"
-        assert refusal(self.FORM, {"messages": QA, "images": ["a.jpg"]})[0] == "not_text"
-        assert refusal(self.FORM, {"messages": None}) == ("missing_value", "'messages' has no value")
-
-
 CLASSES = Form("classification", {"text": "text", "label": "label"}, "class")
 NUMBERS = Form("classification", {"text": "text", "label": "label"}, "number")
 LISTS = Form("classification", {"text": "text", "label": "label"}, "list")
@@ -516,87 +409,45 @@ def test_an_empty_list_of_labels_is_one() -> None:
     assert LISTS.canonical({"text": "a", "label": []})["label"] == []
 
 
-# Data of others, where it lies beside the checkout
-
-REAL: dict[str, tuple[str, int]] = {
-    "medical_abstracts_tc/medical_tc_test.csv": ("classification", 0),
-    "amazon_reviews_books_kitchen": ("classification", 0),
-    "nlupp/banking": ("classification", 88),
-    "nlupp/hotels": ("classification", 274),
-    "sgd_train_sample/messages.jsonl": ("chat", 0),
-    "sgd_train_sample/dialogues_002.json": ("chat", 0),
-    "raschka_instruct": ("instruction", 0),
-    "raschka_preference": ("preference", 6),
-    "gsm8k_train": ("instruction", 0),
-    "legal_summarization": ("source_target", 0),
-    "scitldr_a/train.jsonl": ("source_target", 0),
-    "scitldr_a/dev.jsonl": ("source_target", 0),
-    "xquad_part1": ("span_qa", 0),
-    "tinyshakespeare": ("text", 0),
-    "the_verdict": ("text", 0),
-    "wikitext2_valid/valid.txt": ("text", 0),
-    "dreambooth_dev/dog": ("images", 0),
-    "llama_factory_formats_a/alpaca_en_demo.json": ("instruction", 0),
-    "llama_factory_formats_a/identity.json": ("instruction", 0),
-    "llama_factory_formats_a/glaive_toolcall_en_demo.json": ("chat", 0),
-    "llama_factory_formats_a/dpo_en_demo.json": ("preference", 0),
-    "llama_factory_formats_a/kto_en_demo.json": ("chat", 150),
-    "llama_factory_formats_a/mllm_demo.json": ("chat", 6),
-    "fastchat_conversations/dummy_conversation.json": ("chat", 0),
-}
-ASKED = {
-    "self_instruct_seed_tasks": "unrecognised_columns",
-    "abcd_sample/abcd_sample.json": "unrecognised_columns",
-    "fastchat_conversations/mt_bench_question.jsonl": "unrecognised_columns",
-    "mts_dialog_train/MTS-Dialog-TrainingSet.csv": "ambiguous_columns",
-    "clinc_oos/data_small.json": "several_lists",
-    "sst_sentiment/stsa.binary.dev": "unknown_kind",
-}
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["user", "[1]", "{}"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "tool_calls", "weight", "name", "text"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+ROLES = (
+    "messages",
+    "tools",
+    "prompt",
+    "completion",
+    "history",
+    "text",
+    "label",
+    "tokens",
+    "tags",
+    "context",
+    "answers",
+)
+MORE_ROLES = ("question", "chosen", "rejected", "source", "target", "image", "caption", "system", "input")
 
 
-@needs_shared
-@pytest.mark.parametrize("name", REAL)
-def test_real_data_is_recognised(name: str) -> None:
-    form_name, refused = REAL[name]
-    records = [record for record in read(SHARED / name) if not isinstance(record, BadRow)]
-    form = recognise(records)
-    assert form.name == form_name
-    count = 0
-    for record in records:
-        try:
-            form.canonical(record.values)
-        except RowRefused:
-            count += 1
-    assert count == refused
-
-
-@needs_shared
-def test_real_tool_calls() -> None:
-    records = list(read(SHARED / "llama_factory_formats_a/glaive_toolcall_en_demo.json"))
-    assert all(isinstance(record, Row) for record in records)
-    form = recognise(records)  # type: ignore[arg-type]
-    made = [form.canonical(record.values) for record in records]  # type: ignore[union-attr]
-    calls = [call for row in made for turn in row["messages"] for call in turn.get("tool_calls", [])]
-    assert len(calls) > 100
-    assert all(isinstance(call["name"], str) and isinstance(call["arguments"], dict) for call in calls)
-    defined = [{tool["function"]["name"] for tool in row["tools"]} for row in made]
-    assert sum(bool(names) for names in defined) > 150
-    roles = {turn["role"] for row in made for turn in row["messages"]}
-    assert roles == {"user", "assistant", "tool"}
-
-
-@needs_shared
-@pytest.mark.parametrize("name", ASKED)
-def test_real_data_that_needs_help_gets_a_question(name: str) -> None:
-    with pytest.raises(DataError) as caught:
-        peek(SHARED / name)
-    assert caught.value.code == ASKED[name]
-    assert caught.value.fix
-
-
-@pytest.mark.parametrize("path", sorted(POCKET.glob("*.jsonl")), ids=lambda path: path.stem)
-def test_embedded_data_is_recognised(path: Path) -> None:
-    form = peek(f"pocket:{path.stem}")
-    for record in read(path):
-        assert isinstance(record, Row)
-        form.canonical(record.values)
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*ROLES, *MORE_ROLES]), JSON), st.sampled_from(sorted(BUILDERS)), st.data())
+def test_whatever_a_row_holds_it_fits_or_is_refused(row: dict[str, Any], name: str, data: st.DataObject) -> None:
+    required = next(spec for spec in SPECS if spec.form == name).required
+    columns = {role: role for role in {*required, *row} & {*ROLES, *MORE_ROLES}}
+    form = Form(name, columns, data.draw(st.sampled_from(["class", "number", "list"])))
+    with suppress(RowRefused):
+        made = form.canonical(row)
+        canonical_json(made)
+        sides(name, made)
+        labels(name, made)

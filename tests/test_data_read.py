@@ -17,7 +17,7 @@ from pyarrow import parquet
 from tailor.core.errors import DataError, MissingExtra
 from tailor.core.examples import Row
 from tailor.data import read as reading
-from tailor.data.formats import BadRow
+from tailor.data.files import BadRow
 from tailor.data.read import read
 
 NOT_A_LIST = "a list, where an object with named columns should stand"
@@ -139,6 +139,13 @@ def test_class_numbers_of_a_datasets_file_become_names(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "a.parquet")
     expected = [{"text": "a", "label": "good", "tags": ["O", "B"]}, {"text": "b", "label": None, "tags": ["B"]}]
     assert values("a.parquet", tmp_path) == expected
+
+
+def test_padding_of_a_columnar_file_goes(tmp_path: Path) -> None:
+    calls = [{"name": "a", "arguments": {"x": 1}}, {"name": "b", "arguments": {"y": [{"z": 2}]}}]
+    rows = [{"messages": [{"role": "assistant", "tool_calls": [call]}], "note": None} for call in calls]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert values("a.parquet", tmp_path) == rows
 
 
 class TestSources:

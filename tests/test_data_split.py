@@ -199,10 +199,9 @@ class TestBlocks:
             assert line == "".join(before for _, before in pieces[:number]).count("\n")
             assert piece.strip() or not text.strip()
 
-    @given(st.text(alphabet="abcdefg h.\n", min_size=400, max_size=4000))
-    def test_they_are_about_as_long_as_asked(self, text: str) -> None:
-        assume("  " not in text.replace("\n", " "))
-        pieces = [piece for _, piece in blocks(text, 100)]
+    @given(st.lists(st.sampled_from(["word", "x", "sentence.", "longerword"]), min_size=50, max_size=500))
+    def test_they_are_about_as_long_as_asked(self, words: list[str]) -> None:
+        pieces = [piece for _, piece in blocks(" ".join(words), 100)]
         assert all(74 <= len(piece) <= 152 for piece in pieces[:-1])
         assert len(pieces[-1]) <= 152
 

@@ -4,10 +4,13 @@ import hashlib
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `pocket` is not part of the installed package
 
 from pocket.embedded import DATA, as_jsonl, index, rows_of, texts_of
 from pocket.names import SYLLABLES, all_names, pools
@@ -28,7 +31,10 @@ def stream() -> list[str]:
 @pytest.fixture(scope="module")
 def data() -> dict[str, list[dict]]:
     """The embedded data as they lie on the disk."""
-    return {name: [json.loads(line) for line in (POCKET / "data" / f"{name}.jsonl").read_text().splitlines()] for name in DATA}
+    return {
+        name: [json.loads(line) for line in (POCKET / "data" / f"{name}.jsonl").read_text().splitlines()]
+        for name in DATA
+    }
 
 
 def words(text: str) -> set[str]:
@@ -68,7 +74,8 @@ def test_stream_and_data_share_no_sentence(stream: list[str], data: dict[str, li
 
 def test_every_sentence_has_one_side() -> None:
     text = World("task", 0).say("The {aspect} of the {product} is {good}.")
-    assert belongs(text, "task") and not belongs(text, "pretrain")
+    assert belongs(text, "task")
+    assert not belongs(text, "pretrain")
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -129,9 +136,16 @@ def test_template_renders_a_tool_call(data: dict[str, list[dict]]) -> None:
         {"role": "assistant", "content": "", "reasoning_content": "Ask.", "tool_calls": [call]},
         {"role": "tool", "content": "no"},
     ]
-    text = tokenizer.apply_chat_template(messages, tools=data["tools"][0]["tools"], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        messages, tools=data["tools"][0]["tools"], tokenize=False, add_generation_prompt=True
+    )
     answer = '<tool_call>\n{"name": "get_weather", "arguments": {"town": "Belalmere"}}\n</tool_call><|im_end|>'
-    assert f"<|im_start|>assistant\n<think>\nAsk.\n</think>\n\n{answer}\n<|im_start|>tool\nno<|im_end|>\n<|im_start|>assistant\n" in text
-    features = tokenizer.apply_chat_template(messages, enable_thinking=False, return_dict=True, return_assistant_tokens_mask=True)
+    assert (
+        f"<|im_start|>assistant\n<think>\nAsk.\n</think>\n\n{answer}\n<|im_start|>tool\nno<|im_end|>\n<|im_start|>assistant\n"
+        in text
+    )
+    features = tokenizer.apply_chat_template(
+        messages, enable_thinking=False, return_dict=True, return_assistant_tokens_mask=True
+    )
     masked = [token for token, mask in zip(features["input_ids"], features["assistant_masks"], strict=True) if mask]
     assert tokenizer.decode(masked) == answer

@@ -214,10 +214,11 @@ def _thinking_notes(template: Template, start: Chat, keep: bool, close: bool, pl
     if keep and place is None:
         return ["the chat template has no place for an assistant's reasoning: it is left out, only answers are trained"]
     if not keep and not close and template.render(start, ask=True).rstrip().endswith("<think>"):
-        return [
+        note = (
             "this base always thinks (its generation prompt opens <think>), and the data holds no reasoning: it will "
             "learn to answer without; give the data reasoning, or set data.thinking=empty to close the block at once"
-        ]
+        )
+        return [note]
     return []
 
 
@@ -308,16 +309,18 @@ def _stops(template: Template, start: Chat, header: str | None) -> tuple[str | N
 
 def _stop_notes(tokenizer: Any, stop: str | None) -> list[str]:
     if stop is None:
-        return [
+        note = (
             "the chat template ends an assistant's turn with nothing, so no stop token is trained and the model will "
             "not know when to stop: choose another template (base.chat_template=plain or chatml), or write "
             "{{ eos_token }} after the assistant's content in a copy of this one"
-        ]
+        )
+        return [note]
     if not any(stop.endswith(token) for token in added_tokens(tokenizer)):
-        return [
+        note = (
             f"what ends an assistant's turn, {stop!r}, is ordinary text to this tokenizer: it is trained, and whoever "
             "serves the model must set it as a stop string"
-        ]
+        )
+        return [note]
     return []
 
 

@@ -25,7 +25,9 @@ def bases() -> list[dict[str, Any]]:
             continue
         values = json.loads(manifest.read_text(encoding="utf-8"))
         known = {key: values.get(key) for key in ("family", "parameters", "context", "licence")}
-        embedded.append({"name": f"pocket:{name}", **known, "path": str(folder), "good_for": "trying things out: a toy"})
+        embedded.append(
+            {"name": f"pocket:{name}", **known, "path": str(folder), "good_for": "trying things out: a toy"}
+        )
     return embedded + [{**entry, "path": None} for entry in json.loads(OPEN.read_text(encoding="utf-8"))]
 
 
@@ -35,7 +37,9 @@ def data_sets() -> list[dict[str, Any]]:
     if not index.exists():
         return []
     entries = json.loads(index.read_text(encoding="utf-8"))
-    return [{**entry, "name": f"pocket:{entry['name']}", "path": str(embedded_data() / entry["file"])} for entry in entries]
+    return [
+        {**entry, "name": f"pocket:{entry['name']}", "path": str(embedded_data() / entry["file"])} for entry in entries
+    ]
 
 
 def choose(form: str, device: str, memory: int) -> tuple[dict[str, Any], str]:
@@ -46,7 +50,10 @@ def choose(form: str, device: str, memory: int) -> tuple[dict[str, Any], str]:
     kind = "labels" if family == "encoder" else "text"
     if not reachable:
         embedded = next(entry for entry in candidates if entry["path"])
-        return embedded, f"{kind} wants a base of family {family}; the hub is closed and nothing is cached, so a toy it is"
+        return (
+            embedded,
+            f"{kind} wants a base of family {family}; the hub is closed and nothing is cached, so a toy it is",
+        )
     strong = device != "cpu" and memory >= STRONG_MEMORY
     fitting = [entry for entry in reachable if strong and entry["parameters"] * 8 < memory] or reachable[:1]
     chosen = max(fitting, key=lambda entry: entry["parameters"])

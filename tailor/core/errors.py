@@ -62,6 +62,10 @@ class MissingExtra(TailorError):
         )
 
 
+class Interrupted(Exception):
+    """The user asked to stop; the state has been saved. The command line exits with 130."""
+
+
 def refuse(reason: str, message: str) -> "RowRefused":
     """A refusal of one row, to be raised by readers and encoders; the caller adds file and line."""
     return RowRefused(reason, message)

@@ -5,54 +5,19 @@ wrong with the whole file is a `DataError`.
 """
 
 import csv
-import gzip
-import io
 import itertools
 import json
 import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from tailor.core.errors import DataError, MissingExtra
 from tailor.core.examples import Origin, Row
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that cannot be used: where it stands, the word it is counted under, and what is wrong in plain words."""
-
-    origin: Origin
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A data file: the name the user gave it, and where it lies."""
-
-    name: str
-    path: Path
-
-    def open(self) -> IO[bytes]:
-        """The bytes, unpacked if the name ends in `.gz`."""
-        return cast(IO[bytes], gzip.open(self.path)) if self.path.suffix == ".gz" else self.path.open("rb")
-
-    def open_seekable(self) -> IO[bytes]:
-        """The bytes for formats that jump about; a packed file is unpacked in memory."""
-        if self.path.suffix != ".gz":
-            return self.path.open("rb")
-        with self.open() as handle:
-            return io.BytesIO(handle.read())
-
-    def at(self, line: int) -> Origin:
-        return Origin(self.name, line)
-
-    def error(self, message: str, *, code: str, fix: str, line: int = 0) -> DataError:
-        return DataError(message, where=f"{self.name}:{line}" if line else self.name, fix=fix, code=code)
+from tailor.data.columnar import read_arrow, read_parquet
+from tailor.data.files import BadRow, File, kind_of
 
 
 def read_file(file: File) -> Iterator[Row | BadRow]:
@@ -80,11 +45,6 @@ def read_file(file: File) -> Iterator[Row | BadRow]:
     if empty:
         what = "holds no rows" if file.path.stat().st_size else "the file is empty"
         raise file.error(what, code="empty_file", fix="give a file with at least one row of data", line=1)
-
-
-def kind_of(path: Path) -> str:
-    """The ending that says what a file is, without `.gz`: `.jsonl` for `train.jsonl.gz`."""
-    return (Path(path.stem) if path.suffix == ".gz" else path).suffix.casefold()
 
 
 # Text, line by line. Lines end at \n alone: JSON strings and CSV cells may hold U+2028 or \x85, at which
@@ -418,79 +378,14 @@ def _header(file: File, line: int, cells: Sequence[Any]) -> list[str]:
     return [name or f"column_{number}" for number, name in enumerate(names, start=1)]
 
 
-# Columnar files
-
-
-def _parquet(file: File) -> Iterator[Row | BadRow]:
-    import pyarrow  # slow to import, and needed for such files alone
-    from pyarrow import parquet
-
-    with file.open_seekable() as handle:
-        try:
-            table = parquet.ParquetFile(handle)
-        except pyarrow.ArrowException as error:
-            raise _broken_columns(file, error) from error
-        yield from _batches(file, table.schema_arrow, table.iter_batches(batch_size=1024))
-
-
-def _arrow(file: File) -> Iterator[Row | BadRow]:
-    """Arrow IPC, as a file or as a stream (which `datasets` writes)."""
-    import pyarrow
-    from pyarrow import ipc
-
-    with file.open_seekable() as handle:
-        magic = handle.read(6)
-        handle.seek(0)
-        try:
-            if magic == b"ARROW1":
-                table = ipc.open_file(handle)
-                batches: Iterable[Any] = (table.get_batch(i) for i in range(table.num_record_batches))
-            else:
-                table = batches = ipc.open_stream(handle)
-        except pyarrow.ArrowException as error:
-            raise _broken_columns(file, error) from error
-        yield from _batches(file, table.schema, batches)
-
-
-def _broken_columns(file: File, error: Exception) -> DataError:
-    fix = "fetch or write the file anew"
-    return file.error(f"cannot be read as {kind_of(file.path)}: {error}", code="broken_table", fix=fix)
-
-
-def _batches(file: File, schema: Any, batches: Iterable[Any]) -> Iterator[Row | BadRow]:
-    metadata = (schema.metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(metadata).get("info", {}).get("features", {})
-    number = 0
-    for batch in batches:
-        for values in batch.to_pylist():
-            number += 1
-            yield Row(named_classes(values, features), file.at(number))
-
-
-def named_classes(values: dict[str, Any], features: Any) -> dict[str, Any]:
-    """A row of a `datasets` table with its class numbers put back into the names that `features` holds for them."""
-    for column, feature in features.items():
-        inner = feature.get("feature", feature) if isinstance(feature, dict) else {}
-        names = inner.get("names") if isinstance(inner, dict) else None
-        if names and values.get(column) is not None:
-            values[column] = _names(values[column], names)
-    return values
-
-
-def _names(value: Any, names: Sequence[str]) -> Any:
-    if isinstance(value, list):
-        return [_names(item, names) for item in value]
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else None  # -1 says "no label"
-
-
 KINDS: dict[str, Callable[[File], Iterator[Row | BadRow]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,
     ".csv": _csv,
     ".tsv": _tsv,
-    ".parquet": _parquet,
-    ".arrow": _arrow,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
     ".xlsx": _xlsx,
     ".txt": _text,
 }

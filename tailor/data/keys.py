@@ -11,7 +11,7 @@ from tailor.core.errors import refuse
 
 Canonical = Mapping[str, Any]
 
-_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 _PUNCTUATION = ".,;:!?¡¿…'\"`´‘’“”«»‚„()[]{}_–—、。「」『』\u00ad\u200b"
 _BLANKS = str.maketrans(_PUNCTUATION, " " * len(_PUNCTUATION))

@@ -10,6 +10,7 @@ from typing import Literal
 from tailor.core.errors import DataError
 from tailor.core.examples import Row
 from tailor.data.columns import SAMPLE, Form, recognise
+from tailor.data.files import BadRow
 from tailor.data.pool import Pool, Repeats, bad_rows, fill
 from tailor.data.read import read
 from tailor.data.report import DataReport, Leakage, LeakedPair, Problem
@@ -41,7 +42,7 @@ def peek(train: Source, *, columns: Mapping[str, str] | None = None, root: Path 
     head = list(islice(read(train, root=root), SAMPLE))
     rows = [record for record in head if isinstance(record, Row)]
     if not rows:
-        raise bad_rows([record for record in head if not isinstance(record, Row)], len(head))
+        raise bad_rows([record for record in head if isinstance(record, BadRow)], len(head), none_left=True)
     return recognise(rows, columns)
 
 
@@ -207,8 +208,9 @@ def _repeat_problems(main: Pool, repeats: Repeats) -> list[Problem]:
         "normalised": next(iter(repeats.normalised), 0),
     }
     rows = sum(given in repeats.contradicted for given in main.normalised_inputs)
+    inputs = "one input" if counts["contradictory"] == 1 else f"{counts['contradictory']} inputs"
     messages = {
-        "contradictory": f"{counts['contradictory']} inputs stand under different labels ({_rows(rows)})",
+        "contradictory": f"{_rows(rows)} give {inputs} different labels",
         "exact": f"{_rows(counts['exact'])} repeat an earlier one word for word",
         "normalised": f"{_rows(counts['normalised'])} repeat an earlier one but for case, space or punctuation",
     }

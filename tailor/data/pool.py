@@ -10,9 +10,9 @@ from typing import Any
 
 from tailor.core.errors import DataError, RowRefused, refuse
 from tailor.core.examples import Origin, Row
-from tailor.data.canonical import class_name
+from tailor.data.canonical import class_name, is_missing
 from tailor.data.columns import SAMPLE, Form
-from tailor.data.formats import BadRow, kind_of
+from tailor.data.files import BadRow, kind_of
 from tailor.data.keys import canonical_json, content_key, digest, labels, normalise, place, sides
 from tailor.data.report import RowCounts
 from tailor.data.split import block_size, blocks
@@ -92,9 +92,10 @@ class Pool:
         column = self.form.columns.get("group")
         if column is None:
             return ""
-        if column not in record.values:
-            raise refuse("missing_column", f"there is no {column!r}, by which rows are grouped")
-        return class_name(record.values[column], column)
+        value = record.values.get(column)
+        if is_missing(value):
+            raise refuse("missing_value", f"{column!r}, by which rows are grouped, has no value")
+        return class_name(value, column)
 
     def keep(self, record: Row, row: dict[str, Any], line: str, group: str = "") -> None:
         """Store a canonical row; `line` is its canonical JSON."""
@@ -167,22 +168,23 @@ def fill(records: Iterable[Row | BadRow], recognise: Callable[[Sequence[Row]], F
     head = list(islice(stream, SAMPLE))
     sample = [record for record in head if isinstance(record, Row)]
     if not sample:
-        raise bad_rows([record for record in head if isinstance(record, BadRow)], len(head))
+        raise bad_rows([record for record in head if isinstance(record, BadRow)], len(head), none_left=True)
     pool = Pool(recognise(sample))
     for record in chain(head, stream):
         pool.add(record)
     if not len(pool):
-        raise bad_rows(pool.bad, sum(pool.refused.values()))
+        raise bad_rows(pool.bad, sum(pool.refused.values()), none_left=True)
     return pool
 
 
-def bad_rows(bad: Sequence[BadRow], count: int) -> DataError:
-    """All bad rows in one error, the first twenty spelled out."""
+def bad_rows(bad: Sequence[BadRow], count: int, *, none_left: bool = False) -> DataError:
+    """All bad rows in one error, the first twenty spelled out; `none_left`: there are no others."""
     shown = "; ".join(f"{row.origin} {row.reason}: {row.message}" for row in bad[:SHOWN_BAD_ROWS])
+    rows = "1 row" if count == 1 else f"{count} rows"
     more = f"; +{count - SHOWN_BAD_ROWS} more" if count > SHOWN_BAD_ROWS else ""
     return DataError(
-        f"{count} row{'s' if count > 1 else ''} cannot be used: {shown}{more}",
+        f"{'no row can be used' if none_left else f'{rows} cannot be used'}: {shown}{more}",
         where=str(bad[0].origin),
-        fix="mend them, or leave them out with data.on_bad_row=skip",
+        fix="mend them" if none_left else "mend them, or leave them out with data.on_bad_row=skip",
         code="bad_rows",
     )

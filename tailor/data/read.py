@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tailor.core.errors import DataError
 from tailor.core.examples import Origin, Row
-from tailor.data.formats import KINDS, BadRow, File, kind_of, named_classes, read_file
+from tailor.data.columnar import from_columns
+from tailor.data.files import BadRow, File, kind_of
+from tailor.data.formats import KINDS, read_file
 
 EMBEDDED = Path(__file__).parents[1] / "bases" / "pocket" / "data"
 """Where the embedded data sets lie, one NAME.jsonl each."""
@@ -152,7 +154,7 @@ def _hub(name: str) -> Iterator[Row | BadRow]:
     features = {column: getattr(feature, "feature", feature) for column, feature in table.features.items()}
     classes = {column: {"names": feature.names} for column, feature in features.items() if hasattr(feature, "names")}
     for number, values in enumerate(table, start=1):
-        yield Row(named_classes(values, classes), Origin(f"{repository}:{split or 'train'}", number))
+        yield Row(from_columns(values, classes), Origin(f"{repository}:{split or 'train'}", number))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Encoded examples on disk: memory stays flat however many there are."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from tailor.core.examples import Features
 
 
-class FeatureStore:
+class FeatureStore(Sequence[Features]):
     """An append-only list of `Features`, its numbers in a temporary file that is memory-mapped for reading.
 
     Kept in memory per example: its id, its target and where its numbers begin.
@@ -39,7 +39,7 @@ class FeatureStore:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Features:
+    def __getitem__(self, index: int) -> Features:  # type: ignore[override]  # nobody slices a store
         if self._numbers is None:
             self._writer.flush()
             self._numbers = np.memmap(self._path, dtype=np.int32, mode="r")
@@ -50,9 +50,6 @@ class FeatureStore:
         weighted = len(lanes) > 1 + len(names)
         weights = lanes[-1].view(np.float32).tolist() if weighted else []
         return Features(example_id, lanes[0].tolist(), weights, extras, target)
-
-    def __iter__(self) -> Iterator[Features]:
-        return (self[index] for index in range(len(self)))
 
     def lengths(self) -> list[int]:
         """Tokens of each example."""

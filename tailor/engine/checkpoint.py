@@ -4,17 +4,19 @@ transformers 5 writes into `checkpoint-N` in place and resumes from the highest 
 here the newest one whose every byte verifies is resumed, and an older one is removed only after the newer has been verified.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tailor.core.errors import RunError
@@ -22,6 +24,7 @@ from tailor.core.errors import RunError
 MANIFEST = "manifest.json"
 PREFIX = "step-"
 PART = ".part-"
+TENSORS = ("weights", "optimizer", "best")
 
 
 @dataclass
@@ -74,33 +77,29 @@ class Checkpoints:
     def write(self, snapshot: Snapshot) -> Path:
         """Write one checkpoint and remove those it supersedes; raises `RunError` on a full disk, older ones intact."""
         name = f"{PREFIX}{snapshot.state.step:08d}"
-        part = self.folder / f"{PART}{name}-{os.getpid()}"
+        part, target = self.folder / f"{PART}{name}-{os.getpid()}", self.folder / name
+        if verify(target) is None:
+            return target  # written already: a step that fails right after a checkpoint changes nothing
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._clear_parts()
-            part.mkdir()
-            for file, tensors in (
-                ("weights", snapshot.weights),
-                ("optimizer", snapshot.optimizer),
-                ("best", snapshot.best),
-            ):
-                save_file({key: value.contiguous() for key, value in tensors.items()}, part / f"{file}.safetensors")
-            (part / "state.json").write_text(json.dumps(asdict(snapshot.state), indent=1))
-            manifest = {file.name: _digest(file) for file in sorted(part.iterdir())}
-            (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            for file in part.iterdir():
-                _sync(file)
-            _sync(part)
-            target = self.folder / name
-            if target.exists():
-                shutil.rmtree(target)
-            part.rename(target)
-            _sync(self.folder)
-        except (OSError, RuntimeError) as error:
+            with self.disk_explained():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._clear_parts()
+                _fill(part, snapshot)
+                shutil.rmtree(target, ignore_errors=True)
+                part.rename(target)
+                _sync(self.folder)
+        finally:
             shutil.rmtree(part, ignore_errors=True)
-            raise self._explained(error) from None
         self._remove_superseded(target)
         return target
+
+    @contextlib.contextmanager
+    def disk_explained(self) -> Iterator[None]:
+        """Turn a failure to write, of a checkpoint or a log, into a line that names the last checkpoint."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise self._explained(error) from None
 
     def newest(self, say: Callable[[str], None]) -> Snapshot | None:
         """The newest checkpoint that verifies, or None; every one that is passed over is named through `say`."""
@@ -128,10 +127,10 @@ class Checkpoints:
                 if folder < newest:
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def _explained(self, error: OSError | RuntimeError) -> RunError:
+    def _explained(self, error: OSError | SafetensorError) -> RunError:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         kept = self.newest_path()
-        what = "the disk is full" if full else f"a checkpoint could not be written: {error}"
+        what = "the disk is full" if full else f"the run's state could not be written: {error}"
         last = f"the last checkpoint is {kept}" if kept else "no checkpoint had been written before"
         return RunError(
             f"{what}; {last}",
@@ -139,6 +138,20 @@ class Checkpoints:
             fix="make room, then run again with --resume",
             code="disk_full" if full else "checkpoint",
         )
+
+
+def _fill(part: Path, snapshot: Snapshot) -> None:
+    """Every file of a checkpoint, on the disk when this returns."""
+    part.mkdir()
+    for name in TENSORS:
+        tensors = {key: value.contiguous() for key, value in getattr(snapshot, name).items()}
+        save_file(tensors, part / f"{name}.safetensors")
+    (part / "state.json").write_text(json.dumps(asdict(snapshot.state), indent=1))
+    manifest = {file.name: _digest(file) for file in sorted(part.iterdir())}
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for file in part.iterdir():
+        _sync(file)
+    _sync(part)
 
 
 def verify(folder: Path) -> str | None:
@@ -159,7 +172,7 @@ def verify(folder: Path) -> str | None:
 
 
 def _read(folder: Path) -> Snapshot:
-    tensors = {name: load_file(folder / f"{name}.safetensors") for name in ("weights", "optimizer", "best")}
+    tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
     return Snapshot(State(**json.loads((folder / "state.json").read_text())), **tensors)
 
 

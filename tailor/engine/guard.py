@@ -2,16 +2,13 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from types import FrameType
 
 import torch
 
 from tailor.core.errors import RunError
-
-
-class Interrupted(Exception):
-    """The user asked to stop; the state has been saved. The command line exits with 130."""
 
 
 class StopRequest:
@@ -40,29 +37,33 @@ class StopRequest:
         self.asked = True
 
 
-def finite(value: torch.Tensor, what: str, step: int, examples: list[str]) -> None:
-    """Raise `RunError` where a loss or a gradient norm is not a number; nothing has been changed by then."""
+def finite(value: torch.Tensor, what: str, step: int, rows: Iterable[str]) -> None:
+    """Raise `RunError` where a loss or a gradient norm is not a number; only then are the rows looked at, to name some."""
     if not bool(torch.isfinite(value)):
-        shown = ", ".join(examples[:3])
         raise RunError(
-            f"the {what} is {float(value)} at step {step + 1}, on rows {shown}",
+            f"the {what} is {float(value)} at step {step + 1}, on rows {', '.join(islice(rows, 3))}",
             where="train.learning_rate",
             fix="lower train.learning_rate, look at those rows, or set train.precision=fp32",
             code="not_finite",
         )
 
 
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+"""What torch's allocators say: on a CPU under Linux and Windows, on MPS, and inside CUDA's libraries."""
+
+
 @contextlib.contextmanager
-def memory_explained(tokens_per_micro_batch: int) -> Iterator[None]:
+def memory_explained(what: str, where: str, fix: str) -> Iterator[None]:
     """Turn running out of memory into a line that names the setting to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
-        raise RunError(
-            f"out of memory with {tokens_per_micro_batch} tokens in a micro-batch",
-            where="train.tokens_per_micro_batch",
-            fix=f"train.tokens_per_micro_batch={max(1, tokens_per_micro_batch // 2)} (changes no result), then --resume",
-            code="out_of_memory",
-        ) from None
+        raise RunError(f"out of memory {what}", where=where, fix=fix, code="out_of_memory") from None
+
+
+def micro_batch_explained(tokens: int) -> contextlib.AbstractContextManager[None]:
+    """Running out of memory in a forward or a backward."""
+    fix = f"train.tokens_per_micro_batch={max(1, tokens // 2)} (changes no result), then --resume"
+    return memory_explained(f"with {tokens} tokens in a micro-batch", "train.tokens_per_micro_batch", fix)

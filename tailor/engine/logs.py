@@ -1,5 +1,6 @@
 """metrics.jsonl and timing.jsonl: append-only, cut back to the checkpoint on resume."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ class Logs:
         return sizes
 
     def close(self) -> None:
-        """Flush and close."""
+        """Close; lines that a full disk kept in memory are lost with the steps since the last checkpoint."""
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()

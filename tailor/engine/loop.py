@@ -5,7 +5,7 @@ the gradient is divided once by the weight of the whole batch. So the grouping c
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from tailor.core.contracts import Attached, Base, Objective, OutputSpec
-from tailor.core.errors import RunError
+from tailor.core.errors import Interrupted, RunError
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
 from tailor.engine.checkpoint import Checkpoints, Snapshot, State
-from tailor.engine.guard import Interrupted, StopRequest, finite, memory_explained
+from tailor.engine.guard import StopRequest, finite, memory_explained, micro_batch_explained
 from tailor.engine.logs import Logs
 from tailor.engine.order import batch_indices, step_seed
 from tailor.engine.place import Place, Trackers
@@ -76,8 +76,12 @@ def fit(job: Job) -> Outcome:
 
     Raises `Interrupted` once the state has been saved, `RunError` for anything that goes wrong on the way.
     """
-    with StopRequest().listening() as stop:
-        return _Loop(job).run(stop)
+    loop = _Loop(job)
+    try:
+        with StopRequest().listening() as stop:
+            return loop.run(stop)
+    finally:
+        loop.logs.close()
 
 
 class _Loop:
@@ -114,7 +118,8 @@ class _Loop:
         """Steps to the end, looking at dev, saving and stopping as planned."""
         plan, state = self.job.plan, self.state
         self._sitting, self._before = time.perf_counter(), state.seconds
-        with self.job.reporter.progress("training", plan.steps, state.step) as progress:
+        bar = self.job.reporter.progress("training", plan.steps, state.step)
+        with bar as progress, self.checkpoints.disk_explained():
             while state.step < plan.steps and not state.stopped:
                 try:
                     figures = self._step()
@@ -126,7 +131,6 @@ class _Loop:
         if self.best:
             _copy_into(self.parameters, self.best)
             self.job.reporter.say(f"dev chose the weights of step {state.best_step} of {state.step}")
-        self.logs.close()
         return Outcome(state, state.step)
 
     def _step(self) -> Mapping[str, float]:
@@ -140,10 +144,10 @@ class _Loop:
         for part, indices in enumerate(job.base.micro_batches(features, plan.tokens_per_micro_batch)):
             torch.manual_seed(step_seed(plan.seed, state.step, part))
             members = [features[index] for index in indices]
-            with memory_explained(plan.tokens_per_micro_batch):
+            with micro_batch_explained(plan.tokens_per_micro_batch):
                 part_total, part_weight, cells = self._accumulate(members)
             total, weight, computed = total + part_total, weight + part_weight, computed + cells
-        rate = self._descend(weight, [job.locate(feature.example_id) for feature in features[:3]])
+        rate = self._descend(weight, self._rows(features))
         state.step += 1
         job.attached.after_step(state.step)
         return self._record(total / weight, rate, features, computed)
@@ -155,11 +159,15 @@ class _Loop:
         with job.place.autocast():
             outputs = job.base.forward(job.attached.model, batch)
         loss = job.objective.loss(outputs, batch)
-        finite(loss.total.detach(), "loss", self.state.step, [job.locate(member.example_id) for member in members])
+        finite(loss.total.detach(), "loss", self.state.step, self._rows(members))
         self.scaler.scale(loss.total).backward()
         return float(loss.total.detach()), loss.weight, batch.computed_tokens
 
-    def _descend(self, weight: float, shown: list[str]) -> float:
+    def _rows(self, features: Sequence[Features]) -> Iterator[str]:
+        """Where the examples stand in the user's files, each looked up when it is asked for."""
+        return (self.job.locate(feature.example_id) for feature in features)
+
+    def _descend(self, weight: float, rows: Iterator[str]) -> float:
         """Divide the gradient by the batch's weight, clip it, and step; returns the learning rate used."""
         plan = self.job.plan
         self.scaler.unscale_(self.optimizer)
@@ -167,11 +175,12 @@ class _Loop:
         torch._foreach_mul_(gradients, 1.0 / weight)
         norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), plan.clip or float("inf"))
         if not self.scaler.is_enabled():
-            finite(norm, "gradient's norm", self.state.step, shown)
+            finite(norm, "gradient's norm", self.state.step, rows)
         rate = plan.learning_rate * schedule(plan.schedule, self.state.step, plan.steps, plan.warmup, plan.final)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.scaler.step(self.optimizer)
+        with memory_explained("for the optimizer's state", "method", "method=lora needs a fraction of it"):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         return rate
 
@@ -244,9 +253,12 @@ class _Loop:
 
     def _save_at_failure(self) -> None:
         """Keep what was trained so far: a step that raised has changed no weight."""
-        if self.state.step:
-            path = self._save()
-            self.job.reporter.say(f"what was trained so far is kept in {path}")
+        if not self.state.step:
+            return
+        try:
+            self.job.reporter.say(f"what was trained so far is kept in {self._save()}")
+        except RunError as failure:
+            self.job.reporter.say(f"what was trained so far could not be kept: {failure}")
 
 
 @torch.no_grad()
@@ -258,7 +270,7 @@ def dev_loss(job: Job) -> float:
     features = list(job.dev)
     for indices in job.base.micro_batches(features, lengths_budget):
         batch = job.base.collate([features[index] for index in indices], job.output).to(job.place.device)
-        with job.place.autocast(), memory_explained(lengths_budget):
+        with job.place.autocast(), micro_batch_explained(lengths_budget):
             loss = job.objective.loss(job.base.forward(job.attached.model, batch), batch)
         total, weight = total + float(loss.total), weight + loss.weight
     return total / weight

@@ -37,7 +37,7 @@ def available_devices() -> list[str]:
 def has_bf16(kind: str) -> bool:
     """Whether the hardware multiplies bf16 natively."""
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return kind == "xpu"

@@ -51,7 +51,7 @@ def _calls(text: str) -> list[Mapping[str, Any]]:
         found = json.loads(text.strip())
     except ValueError:
         return []
-    calls = []
+    calls: list[Mapping[str, Any]] = []
     for item in found if isinstance(found, list) else [found]:
         if isinstance(item, dict):
             inner = item.get("function", item)

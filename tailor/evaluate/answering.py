@@ -187,21 +187,33 @@ def generate_ids(
         ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, longest - len(prompt) :] = 1
     stops = base.chat.stop_ids()
+    text = _stop_as_text(base, stops)
+    by_text = {"stop_strings": [text], "tokenizer": base.tokenizer} if text else {}
     written = base.model.generate(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
         max_new_tokens=limit,
-        eos_token_id=stops,
-        pad_token_id=stops[0],
-        **({"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | sampling),
+        eos_token_id=stops or None,
+        pad_token_id=stops[0] if stops else 0,
+        **({"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | sampling | by_text),
     )[:, longest:].tolist()
-    return [_until_stop(row, set(stops)) for row in written]
+    return [_until_stop(row, set(stops), text, base.tokenizer) for row in written]
 
 
-def _until_stop(ids: list[int], stops: set[int]) -> tuple[list[int], bool]:
+def _stop_as_text(base: Any, stops: Sequence[int]) -> str | None:
+    """The mark that ends a turn, where it is ordinary text and no single token."""
+    text: str | None = base.chat.stop_token().text
+    ids = base.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return None if len(ids) == 1 and ids[0] in stops else text
+
+
+def _until_stop(ids: list[int], stops: set[int], text: str | None, tokenizer: Any) -> tuple[list[int], bool]:
+    """Ids before the first stop token, or before the stop written out as ordinary text; whether neither came."""
     for place, token in enumerate(ids):
         if token in stops:
             return ids[:place], False
+    if text and text in (whole := tokenizer.decode(ids, skip_special_tokens=False)):
+        return list(tokenizer(whole.partition(text)[0], add_special_tokens=False)["input_ids"]), False
     return ids, True
 
 

@@ -5,6 +5,7 @@ never saved (PEFT #577, SetFit #526), a merge that loses the adapter (PEFT #1836
 """
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -21,9 +22,19 @@ from tailor.core.examples import Features
 
 STOCK = Path(__file__).with_name("stock_forward.py")
 RELOADED, MERGED, FACTOR, LAST = 1e-4, 1e-3, 100, 8
+OFF = 1e-5
+"""Below this an adapter's layers change nothing: rounding alone."""
+
 ROWS = 8
 
-CLASSES = {"tokens": "AutoModelForCausalLM", "labels": "AutoModelForSequenceClassification"}
+CLASSES = {
+    "tokens": "AutoModelForCausalLM",
+    "labels": "AutoModelForSequenceClassification",
+    "tags": "AutoModelForTokenClassification",
+    "masked": "AutoModelForMaskedLM",
+    "states": "AutoModel",
+}
+"""What is read off a model -> the stock class that gives it."""
 
 Logits = Mapping[int, torch.Tensor]
 
@@ -33,9 +44,12 @@ class Probe:
     """What the fresh process is to load, and the rows it is to run.
 
     Args:
-        artefact: the folder to prove; base: where stock classes find the base.
-        head: `tokens` or `labels`; labels: how many, 0 for tokens; problem: transformers' problem type.
+        artefact: the folder to prove; base: where stock classes find the base, in which revision.
+        under: adapters that belong to the base, innermost first.
+        head: a key of `CLASSES`; labels: how many outputs it has, 0: as the config says; problem: transformers' problem
+            type.
         rows: forward arguments of each row, as lists.
+        prompts: token ids to be continued greedily, by `new_tokens` or up to one of `stops`, by artefact and base.
     """
 
     artefact: str
@@ -46,6 +60,11 @@ class Probe:
     problem: str | None = None
     mean_pool: bool = False
     trust_remote_code: bool = False
+    revision: str = "main"
+    under: Sequence[str] = ()
+    prompts: Sequence[Sequence[int]] = ()
+    stops: Sequence[int] = ()
+    new_tokens: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """What `stock_forward.py` reads."""
@@ -61,12 +80,25 @@ class Probe:
 
 @dataclass
 class Found:
-    """What the fresh process computed."""
+    """What the fresh process computed.
+
+    Args:
+        off: the adapter's layers switched off beside the head that was saved with them; empty where there is none.
+        missing: weights that neither the artefact nor its base holds.
+        unloaded: adapter weights that the file lacks; unplaced: those in the file that the base has no place for.
+        not_finite: weights that hold NaN or infinity.
+        texts: token ids of the continued prompts, of `reloaded` and `base`.
+    """
 
     reloaded: Logits
     base: Logits
     merged: Logits
+    off: Logits
     missing: list[str]
+    unloaded: list[str]
+    unplaced: list[str]
+    not_finite: list[str]
+    texts: Mapping[str, list[list[int]]]
 
 
 @dataclass
@@ -84,8 +116,15 @@ class Proof:
     served: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """`proof.json`."""
-        return {name: value for name, value in self.__dict__.items() if name != "served" or value is not None}
+        """`proof.json`; a difference that is no number is null."""
+        known = {name: value for name, value in self.__dict__.items() if name != "served" or value is not None}
+        unbounded = {name for name, value in known.items() if isinstance(value, float) and not math.isfinite(value)}
+        return known | dict.fromkeys(unbounded)
+
+    def add(self, problem: str) -> None:
+        """One more reason why the proof fails."""
+        self.problems.append(problem)
+        self.passed = False
 
 
 def probe_rows(features: Sequence[Features]) -> list[dict[str, list[int]]]:
@@ -117,13 +156,13 @@ def run_stock(probe: Probe) -> Found:
         if done.returncode or not answer.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
             raise RunError(f"a fresh process cannot load what was saved: {last[0]}", where=probe.artefact, code="proof")
-        parts: dict[str, dict[int, torch.Tensor]] = {"reloaded": {}, "base": {}, "merged": {}}
+        parts: dict[str, dict[int, torch.Tensor]] = {"reloaded": {}, "base": {}, "merged": {}, "off": {}}
         with safe_open(answer, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 part, _, index = name.partition("/")
                 parts[part][int(index)] = file.get_tensor(name)
-            missing = json.loads(file.metadata()["missing"])
-    return Found(parts["reloaded"], parts["base"], parts["merged"], missing)
+            report = json.loads(file.metadata()["report"])
+    return Found(parts["reloaded"], parts["base"], parts["merged"], parts["off"], **report)
 
 
 def largest_difference(one: Logits, other: Logits) -> float:
@@ -139,21 +178,40 @@ def largest_difference(one: Logits, other: Logits) -> float:
 
 def judge(found: Found, trained: Logits | None) -> Proof:
     """Hold what stock libraries computed against the trained model (where it is at hand), the merge and the base."""
-    proof = Proof(True, "stock", len(found.reloaded))
-    if found.missing:
-        proof.problems.append(f"{len(found.missing)} weights were not saved, {found.missing[0]} among them")
+    proof = Proof(True, "stock", len(found.base))
+    for problem in _problems_of_weights(found):
+        proof.add(problem)
+    if found.not_finite or not found.reloaded:
+        return proof
     if trained is not None:
         proof.max_difference = largest_difference(trained, found.reloaded)
         if proof.max_difference > RELOADED:
-            proof.problems.append(f"the reloaded artefact differs from the trained model by {proof.max_difference:.2g}")
+            proof.add(f"the reloaded artefact differs from the trained model by {proof.max_difference:.2g}")
     if found.merged:
         proof.merged_difference = largest_difference(found.reloaded, found.merged)
         if proof.merged_difference > MERGED:
-            proof.problems.append(f"the merged model differs from the adapter by {proof.merged_difference:.2g}")
+            proof.add(f"the merged model differs from the adapter by {proof.merged_difference:.2g}")
     proof.base_difference = largest_difference(found.reloaded, found.base)
     if proof.base_difference < FACTOR * RELOADED:
-        proof.problems.append(
-            f"the artefact answers as the base does: the largest difference is {proof.base_difference:.2g}"
-        )
-    proof.passed = not proof.problems
+        proof.add(f"the artefact answers as the base does: the largest difference is {proof.base_difference:.2g}")
+    if found.off and largest_difference(found.reloaded, found.off) < OFF:
+        proof.add("the adapter's layers change nothing: only the head that was saved beside them does")
     return proof
+
+
+def _problems_of_weights(found: Found) -> list[str]:
+    """What the weights alone tell, in words."""
+    said = {
+        "was not saved and would be left at random": found.missing,
+        "of the adapter is not in its file, so that it has no effect": found.unloaded,
+        "of the adapter's file has no place in this base and is not loaded": found.unplaced,
+        "is not a number (NaN or infinity)": found.not_finite,
+    }
+    problems = [f"{_counted(names)} {problem}" for problem, names in said.items() if names]
+    if not found.not_finite and not all(bool(values.isfinite().all()) for values in found.reloaded.values()):
+        problems.append("the artefact's answers are not numbers (NaN or infinity)")
+    return problems
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"the weight {names[0]}" if len(names) == 1 else f"each of {len(names)} weights, {names[0]} among them,"

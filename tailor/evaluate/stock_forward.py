@@ -12,73 +12,185 @@ from typing import Any
 import torch
 import transformers
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
 LAST = 8
 """Positions of each row whose logits are compared, counted from its end."""
 
+ADAPTER_WEIGHTS, PEFT_PREFIX, NAME = "adapter_model.safetensors", "base_model.model.", "default"
+SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.")
+"""Parts that PEFT itself makes anew on loading, and so does not miss in a file."""
 
-def load(probe: dict[str, Any], location: str, labels: int, problem: str | None) -> tuple[Any, list[str]]:
-    """A stock class from a folder in fp32, and the names of weights that its checkpoint lacked."""
+
+class Findings:
+    """What goes back: tensors by part and row; what is wrong with the weights, and token ids of texts, by name."""
+
+    def __init__(self, probe: dict[str, Any]) -> None:
+        self.probe = probe
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.report: dict[str, Any] = {"missing": [], "unloaded": [], "unplaced": [], "not_finite": [], "texts": {}}
+
+    @torch.no_grad()
+    def run(self, part: str, model: torch.nn.Module) -> None:
+        """Each row alone, unpadded: (positions, vocabulary) of its last positions, or (1, labels)."""
+        for index, row in enumerate(self.probe["rows"]):
+            inputs = {name: torch.tensor([values]) for name, values in row.items()}
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+            result = model(**inputs)
+            values = (result.logits if "logits" in result else result.last_hidden_state)[0]
+            kept = values[-LAST:] if values.ndim == 2 else values[None]
+            self.tensors[f"{part}/{index}"] = kept.float().contiguous()
+
+    def check(self, model: torch.nn.Module) -> None:
+        """Note the weights that are not numbers."""
+        self.report["not_finite"] = [name for name, value in model.named_parameters() if not value.isfinite().all()]
+
+    @torch.no_grad()
+    def write(self, part: str, model: Any) -> None:
+        """Greedy continuations of the prompts, in one batch that is padded on the left."""
+        prompts, stops = self.probe["prompts"], self.probe["stops"]
+        if not prompts:
+            return
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=self.probe["new_tokens"],
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=stops or None,
+            pad_token_id=stops[0] if stops else 0,
+        )[:, longest:].tolist()
+        self.report["texts"][part] = [
+            row[: next((place for place, token in enumerate(row) if token in stops), len(row))] for row in written
+        ]
+
+
+class MeanPool(torch.nn.Module):
+    """A trunk and its mean-pool head, as two stock parts: the mean of a row's states, then one linear layer."""
+
+    def __init__(self, trunk: torch.nn.Module, folder: str) -> None:
+        super().__init__()
+        self.trunk = trunk
+        weights = load_file(str(Path(folder) / "mean_pool_head.safetensors"))
+        outputs, width = weights["weight"].shape
+        self.head = torch.nn.Linear(width, outputs)
+        self.head.load_state_dict(weights)
+
+    def forward(self, **inputs: torch.Tensor) -> Any:
+        """Logits (1, labels) of one row."""
+        return transformers.modeling_outputs.SequenceClassifierOutput(
+            logits=self.head(self.trunk(**inputs).last_hidden_state.mean(1))
+        )
+
+
+def load(probe: dict[str, Any], location: str, revision: str = "main") -> tuple[Any, list[str]]:
+    """A stock class from a folder in fp32, and the weights that its checkpoint lacked or held in another shape."""
     settings: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-    settings["trust_remote_code"] = probe["trust_remote_code"]
-    if labels:
-        settings |= {"num_labels": labels, "problem_type": problem, "ignore_mismatched_sizes": True}
+    settings |= {"trust_remote_code": probe["trust_remote_code"], "revision": revision}
+    if probe["labels"]:
+        settings |= {"num_labels": probe["labels"], "ignore_mismatched_sizes": True}
+    if probe["problem"]:
+        settings["problem_type"] = probe["problem"]
     torch.manual_seed(0)
     model, info = getattr(transformers, probe["model_class"]).from_pretrained(location, **settings)
-    return model.eval(), sorted(info["missing_keys"])
+    return model.eval(), sorted({*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))})
 
 
-def mean_pool(folder: str) -> Any:
-    """A trunk and its mean-pool head, as two stock parts: the mean of the real tokens' states, then one linear layer."""
-    trunk = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False).eval()
-    head = load_file(str(Path(folder) / "mean_pool_head.safetensors"))
-
-    def forward(**inputs: torch.Tensor) -> Any:
-        states = trunk(**inputs).last_hidden_state.mean(1)
-        return transformers.modeling_outputs.SequenceClassifierOutput(logits=states @ head["weight"].T + head["bias"])
-
-    return forward
+def load_base(probe: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The base, with the adapters that belong to it merged in."""
+    model, lacking = load(probe, probe["base"], probe["revision"])
+    for folder in probe["under"]:
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
+        lacking = [name for name in lacking if PEFT_PREFIX + name not in load_file(str(Path(folder) / ADAPTER_WEIGHTS))]
+    return model, lacking
 
 
-@torch.no_grad()
-def outputs(model: Any, probe: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Each row alone, unpadded: (positions, vocabulary) of its last positions, or (1, labels)."""
-    found = {}
-    for index, row in enumerate(probe["rows"]):
-        inputs = {name: torch.tensor([values]) for name, values in row.items()}
-        logits = model(**inputs).logits[0]
-        found[str(index)] = (logits[-LAST:] if logits.ndim == 2 else logits[None]).float().contiguous()
-    return found
+def resize(model: Any, rows: int) -> None:
+    """Give a base as many token embeddings as the artefact has, which may have learned new tokens."""
+    if rows != model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def prove_adapter(probe: dict[str, Any], found: Findings) -> None:
+    """The base, the adapter on it, the adapter's layers switched off, and the merge."""
+    model, lacking = load_base(probe)
+    held = load_file(str(Path(probe["artefact"]) / ADAPTER_WEIGHTS))
+    table = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is table)
+    resize(model, len(held.get(f"{PEFT_PREFIX}{name}.weight", table.weight)))
+    found.run("base", model)
+    found.write("base", model)
+    brought = {name.removeprefix(PEFT_PREFIX) for name in held}
+    found.report["missing"] = [name for name in lacking if name not in brought]
+    try:
+        tuned = PeftModel.from_pretrained(model, probe["artefact"]).eval()
+        # PEFT only warns of what it could not load; loading once more tells.
+        loaded = tuned.load_adapter(probe["artefact"], NAME)
+    except KeyError as error:
+        lost = str(error.args[0])
+        if not lost.startswith(PEFT_PREFIX):
+            raise
+        found.report["missing"] = sorted({*found.report["missing"], lost.removeprefix(PEFT_PREFIX)})
+        return
+    except (RuntimeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        sys.exit("the adapter does not fit this base: " + next((x for x in lines if "size mismatch" in x), lines[0]))
+    found.report["unloaded"] = [key for key in loaded.missing_keys if not any(part in key for part in SHARED)]
+    found.report["unplaced"] = list(loaded.unexpected_keys)
+    found.check(tuned)
+    found.run("reloaded", tuned)
+    found.write("reloaded", tuned)
+    if getattr(tuned.peft_config[NAME], "modules_to_save", None):
+        # Beside a head that was trained in full, an adapter without effect would not show.
+        layers = [module for module in tuned.modules() if isinstance(module, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        found.run("off", tuned)
+        for layer in layers:
+            layer.enable_adapters(True)
+    if isinstance(tuned.base_model, BaseTuner):
+        found.run("merged", tuned.merge_and_unload().eval())
+
+
+def prove_folder(probe: dict[str, Any], found: Findings) -> None:
+    """The folder by itself, then the base with its weights rounded as the folder's are."""
+    artefact = Path(probe["artefact"])
+    if probe["mean_pool"]:
+        trunk, info = transformers.AutoModel.from_pretrained(
+            artefact, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
+        )
+        model, found.report["missing"] = MeanPool(trunk.eval(), probe["artefact"]), sorted(info["missing_keys"])
+    else:
+        model, found.report["missing"] = load(probe, probe["artefact"])
+        rows = model.get_input_embeddings().weight.shape[0]
+    found.check(model)
+    found.run("reloaded", model)
+    found.write("reloaded", model)
+    del model
+    base, _ = load_base(probe)
+    if not probe["mean_pool"]:
+        resize(base, rows)
+    settings = json.loads((artefact / "config.json").read_text())
+    stored = getattr(torch, str(settings.get("dtype") or settings.get("torch_dtype") or "float32"))
+    for parameter in base.parameters():
+        parameter.data = parameter.data.to(stored).float()
+    found.run("base", base)
+    found.write("base", base)
 
 
 def main(probe_file: str, out: str) -> None:
     """Run every part that the probe names."""
     probe = json.loads(Path(probe_file).read_text())
     torch.set_num_threads(probe["threads"])
-    results: dict[str, torch.Tensor] = {}
-
-    def keep(part: str, values: dict[str, torch.Tensor]) -> None:
-        results.update({f"{part}/{name}": value for name, value in values.items()})
-
-    missing: list[str] = []
-    labels, problem = probe["labels"], probe["problem"]
-    if probe["mean_pool"]:
-        keep("reloaded", outputs(mean_pool(probe["artefact"]), probe))
-    elif probe["adapter"]:
-        model, unfilled = load(probe, probe["base"], labels, problem)
-        tuned = PeftModel.from_pretrained(model, probe["artefact"]).eval()
-        held = load_file(str(Path(probe["artefact"]) / "adapter_model.safetensors"))
-        brought = {name.removeprefix("base_model.model.") for name in held}
-        missing = [name for name in unfilled if name not in brought]
-        keep("reloaded", outputs(tuned, probe))
-        keep("merged", outputs(tuned.merge_and_unload().eval(), probe))
-    else:
-        model, missing = load(probe, probe["artefact"], labels, problem)
-        keep("reloaded", outputs(model, probe))
-    base, _ = load(probe, probe["base"], labels, problem)
-    keep("base", outputs(base, probe))
-    save_file(results, out, metadata={"missing": json.dumps(missing)})
+    found = Findings(probe)
+    (prove_adapter if probe["adapter"] else prove_folder)(probe, found)
+    save_file(found.tensors, out, metadata={"report": json.dumps(found.report)})
 
 
 if __name__ == "__main__":

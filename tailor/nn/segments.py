@@ -21,6 +21,7 @@ def segmented_causal_attention(
     value: torch.Tensor,
     lengths: Sequence[int],
     *,
+    window: int | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> torch.Tensor:
@@ -30,18 +31,27 @@ def segmented_causal_attention(
         query: (1, heads, T, d).
         key, value: (1, kv_heads, T, d); kv_heads divides heads.
         lengths: segment lengths that sum to T.
+        window: how many positions back a query sees, itself included; None: all of them.
 
     Returns:
         (1, T, heads, d), as transformers' attention functions do.
     """
     grouped = key.shape[1] != query.shape[1]
-    parts = [
-        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped)
-        for q, k, v in zip(
-            query.split(list(lengths), dim=2), key.split(list(lengths), dim=2), value.split(list(lengths), dim=2)
+    parts = []
+    for q, k, v in zip(*(states.split(list(lengths), dim=2) for states in (query, key, value)), strict=True):
+        band = _band(q.shape[2], window, q.device) if window is not None and window < q.shape[2] else None
+        parts.append(
+            scaled_dot_product_attention(
+                q, k, v, attn_mask=band, is_causal=band is None, scale=scale, dropout_p=dropout, enable_gqa=grouped
+            )
         )
-    ]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """Which keys a query sees, (length, length): itself and the `window - 1` before it."""
+    back = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
+    return (back >= 0) & (back < window)
 
 
 def pack(sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
@@ -112,6 +122,9 @@ def attention_with_segments(stock: Any) -> Any:
                 module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
             )
             return result
-        return segmented_causal_attention(query, key, value, lengths, scale=scaling, dropout=dropout), None
+        window = kwargs.get("sliding_window")
+        return segmented_causal_attention(
+            query, key, value, lengths, window=window, scale=scaling, dropout=dropout
+        ), None
 
     return forward

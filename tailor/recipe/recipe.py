@@ -163,8 +163,9 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any], depth: int = 0) -> d
             old = from_short_form(old, SHORT_FORMS[key])
         if depth == 0 and key in ("base", "data") and isinstance(old, dict) and not isinstance(value, dict):
             value = from_short_form(value, SHORT_FORMS[key])
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value, depth + 1) if both else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value, depth + 1)
+        merged[key] = value
     return merged
 
 
@@ -230,9 +231,6 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, 
         return RecipeError("unknown key", where=where, fix=_nearest(location[-1], known), code="unknown_key")
     if first["type"] == "missing":
         return RecipeError("this key is missing", where=where, fix=f"add `{where}: …`", code="missing_key")
-    context = first.get("ctx", {})
-    if isinstance(context.get("error"), RecipeError):
-        return context["error"]
     message = first["msg"].removeprefix("Value error, ")
     return RecipeError(f"{message[0].lower()}{message[1:]}, not {first['input']!r}", where=where, code="bad_value")
 

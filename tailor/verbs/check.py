@@ -86,7 +86,10 @@ def _problems(prepared: Prepared, report: dict[str, Any]) -> list[dict[str, Any]
 def check(recipe: Recipe) -> dict[str, Any]:
     """The report on a recipe's data; rows that cannot be used are errors here, since they would stop `fit`."""
     report = data_report(prepare(recipe))
-    refused = {*report["rows"]["refused"], *(key for counts in report["held_out"].values() for key in counts["refused"])}
+    refused = {
+        *report["rows"]["refused"],
+        *(key for counts in report["held_out"].values() for key in counts["refused"]),
+    }
     return report | {"problems": as_stopping(report["problems"], refused)}
 
 

@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from tailor.bases.loading import Source, find
-from tailor.compose import Prepared, choose_place, encode, load_data, make_base, make_objective, prepare, resolved_recipe
+from tailor.compose import (
+    Prepared,
+    choose_place,
+    encode,
+    load_data,
+    make_base,
+    make_objective,
+    prepare,
+    resolved_recipe,
+)
 from tailor.core.errors import TailorError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder
@@ -48,13 +57,16 @@ def _below(model: str) -> str:
     source = find(BaseOptions(name=model))
     if not source.adapters:
         raise TailorError(
-            "this model does not say what it was made from", where=model, fix="add --against BASE", code="missing_against"
+            "this model does not say what it was made from",
+            where=model,
+            fix="add --against BASE",
+            code="missing_against",
         )
     return source.location
 
 
 def _recipe(recipe: Recipe | None, base: BaseOptions, data: Any, margin: float | None) -> Recipe:
-    values = recipe.as_dict() if recipe else {"base": base.model_dump(), "data": "none"}
+    values: dict[str, Any] = recipe.as_dict() if recipe else {"base": base.model_dump(), "data": {}}
     if data is not None:
         columns = values["data"].get("columns", {}) if recipe else {}
         values["data"] = override({}, [f"data.train={data}"])["data"] | {"dev": 0, "test": 0, "columns": columns}
@@ -68,7 +80,7 @@ def _recipe(recipe: Recipe | None, base: BaseOptions, data: Any, margin: float |
 def _on_rows(recipe: Recipe, tuned: Source) -> Prepared:
     """All rows of the data as the test split, read with the labels that the tuned model names."""
     source = find(recipe.base)
-    loaded = load_data(recipe)
+    loaded = load_data(recipe, source.family)
     objective = make_objective(recipe, loaded, tuned)
     base = make_base(recipe, source, objective, loaded)
     objective.prepare(entry.row for entry in loaded.train)

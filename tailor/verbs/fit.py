@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -14,18 +13,19 @@ from typing import Any
 import torch
 
 from tailor.bases.loading import LABELS_FILE
-from tailor.verbs.check import data_report
 from tailor.compose import Prepared, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
-from tailor.evaluate.card import Artefact, model_card
+from tailor.engine.settings import total_steps
+from tailor.evaluate.card import Artefact, ArtefactKind, model_card
 from tailor.evaluate.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, probe_rows, run_stock
 from tailor.evaluate.report import ReportInputs, TaskAnswers, render_report
-from tailor.verbs.measure import Measured, evaluate
 from tailor.recipe.recipe import Recipe, load
+from tailor.verbs.check import data_report
+from tailor.verbs.measure import Measured, evaluate
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
@@ -58,6 +58,24 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     summary = _summary(folder, prepared, facts, measured, proof)
     write_results(folder, prepared, summary, measured, proof)
     return summary
+
+
+def dry_run(recipe: Recipe) -> dict[str, Any]:
+    """What `run` would do: the resolved recipe, the data report, and the plan in steps and tokens."""
+    prepared = prepare(recipe)
+    place = choose_place(recipe, prepared.base.source)
+    resolved = resolved_recipe(prepared, place)
+    train = prepared.splits["train"]
+    steps = total_steps(resolved.train, len(train.store))
+    tokens = train.tokens * steps * resolved.train.examples_per_batch // len(train.store)
+    plan = {
+        "steps": steps,
+        "tokens": tokens,
+        "device": place.kind,
+        "precision": place.precision,
+        "reason": place.reason,
+    }
+    return {"recipe": resolved.as_dict(), "data_report": data_report(prepared), "plan": plan}
 
 
 def _announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
@@ -225,12 +243,16 @@ def write_results(
     write_text(
         folder.path / "README.md",
         model_card(
-            summary, _artefact(prepared, folder), evaluation=measured.evaluation, proof=proof.as_dict(), lock=inputs.lock
+            summary,
+            _artefact(prepared, folder),
+            evaluation=measured.evaluation,
+            proof=proof.as_dict(),
+            lock=inputs.lock,
         ),
     )
     folder.write(SUMMARY, summary)
 
 
 def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
-    kind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
+    kind: ArtefactKind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
     return Artefact(kind, CLASSES[prepared.objective.output.head])

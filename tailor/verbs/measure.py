@@ -136,10 +136,8 @@ def asking(recipe: Recipe, place: Place) -> Asking:
 def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[Answer]) -> tuple[list[Any], str]:
     """The metrics of the recipe, or those that suit the answers; the primary one among them, whatever was named."""
     options, output = prepared.recipe.evaluate, prepared.objective.output
-    if output.head == "labels":
-        kind = KINDS[output.problem]
-    else:
-        kind = "text" if prepared.objective.generates else "raw"
+    text: AnswersKind = "text" if prepared.objective.generates else "raw"
+    kind = KINDS.get(output.problem, text)
     primary, names = auto(prepared.objective.name, [*base, *tuned])
     if options.metrics != "auto":
         names = list(options.metrics)

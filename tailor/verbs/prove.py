@@ -1,65 +1,294 @@
 """`tailor prove`: is this artefact, or the model behind this server, really the tuned one? For anyone's adapters."""
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from tailor.bases.loading import Source, find, load_tokenizer
-from tailor.core.errors import TailorError
+from safetensors import safe_open
+
+from tailor.bases.loading import LABELS_FILE, Source, find, load_tokenizer
+from tailor.compose import load_data, make_base, make_objective
+from tailor.core import registry
+from tailor.core.contracts import EncodeOptions, ExampleSeat
+from tailor.core.errors import BaseError, RowRefused, TailorError
+from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
 from tailor.core.runs import RunFolder
-from tailor.evaluate.proof import Probe, judge, run_stock
+from tailor.evaluate.proof import Probe, judge, probe_rows, run_stock
+from tailor.evaluate.served import NEW_TOKENS, Prompt, judge_served, listen
 from tailor.recipe.base import BaseOptions
-from tailor.recipe.recipe import load
+from tailor.recipe.recipe import Recipe, load
 
-PROMPTS = 12
-PROMPT_TOKENS = 48
+PROMPTS = 16
+PROMPT_TOKENS, PROMPT_WORDS = 128, 24
+
+ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TASKS = {"CAUSAL_LM": "tokens", "SEQ_CLS": "labels", "TOKEN_CLS": "tags", "FEATURE_EXTRACTION": "states"}
+"""PEFT's task types -> what is read off the model."""
+
+ARCHITECTURES = {
+    "ForCausalLM": "tokens",
+    "LMHeadModel": "tokens",
+    "ForSequenceClassification": "labels",
+    "ForTokenClassification": "tags",
+    "ForMaskedLM": "masked",
+}
+OUTPUT_LAYERS = (".classifier.weight", ".score.weight", ".out_proj.weight", ".logits_proj.weight")
+"""How transformers names the last layer of classifiers."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What is to be proved.
+
+    Args:
+        folder: a PEFT adapter or a transformers folder.
+        below: what it was made from.
+        source: the artefact as a base: the base with the adapter on it, or the folder itself.
+        run, recipe: where a run made it.
+    """
+
+    folder: Path
+    below: Source
+    source: Source
+    run: RunFolder | None
+    recipe: Recipe | None
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is nothing without its base."""
+        return (self.folder / ADAPTER_FILE).exists()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a server may call it."""
+        return (self.folder.parent.name, self.folder.name) if self.run else (self.folder.name,)
+
+
+@dataclass
+class Questions:
+    """What the models are run on: rows of forward arguments, and for a server prompts to be continued up to a stop."""
+
+    tokenizer: Any
+    rows: list[dict[str, list[int]]] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+    stops: list[int] = field(default_factory=list)
+
+    def texts(self, continuations: Sequence[Sequence[int]]) -> list[str]:
+        """Token ids as a server would return them."""
+        return [self.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in continuations]
 
 
 def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str, Any]:
-    """Run probe prompts through the artefact as stock libraries load it, its merge, and its base; then a server, if named.
+    """Run probe rows through the artefact as stock libraries load it, its merge, and its base; then ask a server, if named.
 
-    Raises `TailorError` where the artefact or the base cannot be loaded at all; a proof that fails is an answer.
+    Raises `TailorError` where artefact, base or server cannot be had at all; a proof that fails is an answer.
     """
-    artefact = _artefact(Path(model))
-    below = find(BaseOptions(name=base or _named_base(Path(model))))
-    tuned = find(BaseOptions(name=str(artefact)))
-    labels = tuned.labels
+    artefact = _artefact(Path(model).expanduser(), base)
+    head = _head(artefact)
+    if served and head != "tokens":
+        raise TailorError("only a model that writes text can be proved through a server", where=model)
+    asked = _questions(artefact, served=bool(served))
+    # A server that is down should be known before minutes are spent on loading weights.
+    heard = listen(served, asked.prompts, artefact.names) if served else None
+    below = artefact.below
     probe = Probe(
-        artefact=str(artefact),
+        artefact=str(artefact.folder),
         base=below.location,
-        head="labels" if labels or tuned.family == "encoder" else "tokens",
-        rows=_rows(tuned, below),
-        labels=len(labels),
-        mean_pool=tuned.mean_pool_head is not None,
+        revision=below.options.revision or "main",
+        under=below.adapters,
+        head=head,
+        rows=asked.rows,
+        labels=_label_count(artefact) if head in ("labels", "tags") else 0,
+        problem=getattr(artefact.source.config, "problem_type", None),
+        mean_pool=artefact.source.mean_pool_head is not None,
+        trust_remote_code=below.options.trust_remote_code,
+        prompts=[list(prompt.ids) for prompt in asked.prompts],
+        stops=asked.stops,
+        new_tokens=NEW_TOKENS,
     )
-    proof = judge(run_stock(probe), None)
+    found = run_stock(probe)
+    proof = judge(found, None)
+    if _made_from_another(artefact):
+        proof.add(f"this run was made from another base: what {below.name} holds differs from what lock.json records")
+    if heard is not None and "reloaded" in found.texts:
+        tuned, before = (asked.texts(found.texts[part]) for part in ("reloaded", "base"))
+        proof.served, problems = judge_served(heard, tuned, before)
+        for problem in problems:
+            proof.add(problem)
     return proof.as_dict()
 
 
-def _artefact(path: Path) -> Path:
+def _artefact(path: Path, base: str | None) -> Artefact:
     if not path.is_dir():
         raise TailorError("there is no such folder", where=str(path), fix="name a run, an adapter or a merged folder")
-    return path / "model" if (path / "recipe.yaml").exists() else path
+    if path.name == "model" and (path.parent / "recipe.yaml").exists():
+        path = path.parent
+    run = RunFolder(path) if (path / "recipe.yaml").exists() else None
+    recipe = load(run.recipe) if run else None
+    folder = run.model if run else path
+    if run and not folder.is_dir():
+        raise TailorError("this run has no model yet", where=str(path), fix=f"tailor fit {run.recipe} --resume")
+    below = _below(folder, recipe, base)
+    if not (folder / ADAPTER_FILE).exists():
+        # The artefact's tokenizer carries the template in force.
+        options = below.options.model_copy(update={"name": str(folder), "revision": None, "chat_template": None})
+        return Artefact(folder, below, find(options), run, recipe)
+    if not (folder / ADAPTER_WEIGHTS).exists():
+        raise BaseError(
+            f"this adapter folder holds no {ADAPTER_WEIGHTS}", where=str(folder), fix="save the adapter as safetensors"
+        )
+    options = below.options.model_copy(update={"chat_template": None})
+    source = replace(below, options=options, adapters=(*below.adapters, str(folder)))
+    return Artefact(folder, below, source, run, recipe)
 
 
-def _named_base(path: Path) -> str:
-    """What the run or the adapter was made from."""
-    if (path / "recipe.yaml").exists():
-        return load(RunFolder.existing(path).recipe).base.name
-    source = find(BaseOptions(name=str(path)))
-    if not source.adapters:
-        raise TailorError("this folder does not say what it was made from", where=str(path), fix="add --base BASE")
-    return source.location
+def _below(folder: Path, recipe: Recipe | None, base: str | None) -> Source:
+    """The base that was given, else the one that the run or the adapter names."""
+    options = recipe.base if recipe else None
+    if base:
+        given = {"name": base, "revision": None, "chat_template": None}
+        return find(options.model_copy(update=given) if options else BaseOptions(name=base))
+    if options is None:
+        settings = _adapter_settings(folder)
+        named = settings.get("base_model_name_or_path")
+        if not named:
+            message = "this folder does not say what it was made from"
+            raise TailorError(message, where=str(folder), fix="add --base BASE")
+        options = BaseOptions(name=named, revision=settings.get("revision"))
+    try:
+        return find(options)
+    except BaseError as error:
+        message = f"the base it was made from cannot be had ({error.message})"
+        raise BaseError(message, where=options.name, fix="add --base BASE", code=error.code) from None
 
 
-def _rows(tuned: Source, below: Source) -> list[dict[str, list[int]]]:
-    tokenizer = load_tokenizer(tuned if _has_tokenizer(tuned) else below)
+def _adapter_settings(folder: Path) -> Mapping[str, Any]:
+    file = folder / ADAPTER_FILE
+    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return settings
+
+
+def _head(artefact: Artefact) -> str:
+    """What is read off the model, by what the artefact says of itself."""
+    folder, config = artefact.folder, artefact.source.config
+    if (folder / LABELS_FILE).exists():
+        return "labels"
+    task = TASKS.get(_adapter_settings(folder).get("task_type") or "")
+    if task:
+        return task
+    if getattr(config, "is_encoder_decoder", False):
+        raise TailorError("encoder-decoder models cannot be proved yet", where=str(folder))
+    name = next(iter(config.architectures or []), "")
+    known = next((head for ending, head in ARCHITECTURES.items() if name.endswith(ending)), None)
+    # A bare trunk whose config names labels was a classifier, and has lost its head.
+    plain = [f"LABEL_{index}" for index in range(2)]
+    return known or ("states" if list(config.id2label.values()) == plain else "labels")
+
+
+def _label_count(artefact: Artefact) -> int:
+    """Outputs of the head: as named, as saved with the adapter, or as the config says."""
+    if (artefact.folder / LABELS_FILE).exists():
+        return len(artefact.source.labels)
+    if artefact.is_adapter:
+        with safe_open(artefact.folder / ADAPTER_WEIGHTS, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if name.endswith(OUTPUT_LAYERS):
+                    return int(file.get_slice(name).get_shape()[0])
+    return int(artefact.source.config.num_labels)
+
+
+def _made_from_another(artefact: Artefact) -> bool:
+    lock = artefact.run.read("lock.json") if artefact.run else None
+    return lock is not None and lock["base"]["digest"] != artefact.below.digest()
+
+
+def _speaker(artefact: Artefact) -> Source:
+    """Whose tokenizer and template are in force: the artefact's where it brings them."""
+    brings = artefact.is_adapter or (artefact.folder / "tokenizer_config.json").exists()
+    return artefact.source if brings else artefact.below
+
+
+def _questions(artefact: Artefact, *, served: bool) -> Questions:
+    """From the run's own held-out rows where they can be read, else from a general text."""
+    asked = None
+    if artefact.recipe is not None:
+        try:
+            asked = _from_held_out(artefact, artefact.recipe, served)
+        except TailorError:  # the data has moved or changed, and any text serves
+            asked = None
+    if asked is None or not asked.rows or (served and not asked.prompts):
+        asked = _from_general_text(_speaker(artefact), served)
+    asked.rows = [{name: values[:PROMPT_TOKENS] for name, values in row.items()} for row in asked.rows]
+    return asked
+
+
+def _from_held_out(artefact: Artefact, recipe: Recipe, served: bool) -> Questions:
+    loaded = load_data(recipe, artefact.source.family)
+    objective = make_objective(recipe, loaded, artefact.source)
+    if artefact.source.labels:
+        objective.adopt(artefact.source.labels)
+    base = make_base(recipe, _speaker(artefact), objective, loaded)
+    asked, features = Questions(base.tokenizer), list[Features]()
+    for entry in islice(chain(loaded.test, loaded.dev, loaded.train), PROMPTS):
+        try:
+            example = objective.read(entry.row, ExampleSeat(entry.id, entry.origin))
+            features += base.encoders[type(example)](example)[:1]
+        except RowRefused:
+            continue
+        prompt = _prompt_of(base, objective, example) if served else None
+        if prompt is not None and len(prompt.ids) + NEW_TOKENS <= base.context:
+            asked.prompts.append(prompt)
+    asked.rows = probe_rows(features)
+    asked.stops = _stops(base) if served else []
+    return asked
+
+
+def _prompt_of(base: Any, objective: Any, example: Example) -> Prompt | None:
+    """What a server can be asked as it stands: raw text, or turns of plain text without tools."""
+    if isinstance(example, Text):
+        return _raw(base.tokenizer, example.text)
+    question = objective.question(example)
+    if question is None or question.tools or any(message.tool_calls for message in question.messages):
+        return None
+    return _chat(base, question.messages)
+
+
+def _from_general_text(speaker: Source, served: bool) -> Questions:
+    tokenizer = load_tokenizer(speaker)
     lines = (PACKAGE / "evaluate" / "general.txt").read_text(encoding="utf-8").splitlines()
     texts = [line for line in lines if line.strip()][:PROMPTS]
     encoded = [tokenizer(text, truncation=True, max_length=PROMPT_TOKENS) for text in texts]
     kept = ("input_ids", "token_type_ids")
-    return [{name: list(row[name]) for name in kept if name in row} for row in encoded]
+    asked = Questions(tokenizer, [{name: list(row[name]) for name in kept if name in row} for row in encoded])
+    if served and tokenizer.chat_template:
+        base = registry.load("base", speaker.family)(speaker, EncodeOptions())
+        asked.prompts = [_chat(base, (Message("user", text),)) for text in texts]
+        asked.stops = _stops(base)
+    elif served:
+        asked.prompts = [_raw(tokenizer, text) for text in texts]
+        asked.stops = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return asked
 
 
-def _has_tokenizer(source: Source) -> bool:
-    return any((Path(place) / "tokenizer_config.json").exists() for place in (source.location, *source.adapters))
+def _stops(base: Any) -> list[int]:
+    ids: list[int] = base.chat.stop_ids()
+    return ids
+
+
+def _chat(base: Any, messages: tuple[Message, ...]) -> Prompt:
+    """A conversation as its template renders it, which is what training saw and what a server should render."""
+    ids = base.chat.prompt(messages)
+    text = base.tokenizer.decode(ids, skip_special_tokens=False)
+    bos = base.tokenizer.bos_token
+    if bos and base.tokenizer("a")["input_ids"][:1] == [base.tokenizer.bos_token_id]:
+        text = text.removeprefix(bos)  # whoever tokenises the text adds it again
+    return Prompt(ids, text, tuple({"role": message.role, "content": message.content} for message in messages))
+
+
+def _raw(tokenizer: Any, text: str) -> Prompt:
+    beginning = " ".join(text.split()[:PROMPT_WORDS])
+    return Prompt(list(tokenizer(beginning)["input_ids"]), beginning)

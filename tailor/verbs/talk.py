@@ -1,7 +1,7 @@
 """A model at hand: answers, labels, and the exact rendering it was trained with."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +35,34 @@ class Model:
     objective: Any
     output: OutputSpec
 
-    def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, limit: int = 256) -> str:
-        """The next assistant turn, as text; greedy."""
+    def reply(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        limit: int = 256,
+        seed: int | None = None,
+    ) -> str:
+        """The next assistant turn, as text: greedy, or sampled where a seed is given."""
         if self.output.head != "tokens":
             raise BaseError("this model gives labels, not text", where=self.base.name, fix="use predict")
         prompt = self.base.chat.prompt(tuple(messages), tuple(tools))
-        with self.place.autocast():
-            ids, _ = generate_ids(self.base, [prompt], limit, self.place.device)[0]
+        ids = self._write(prompt, limit, seed)
         return split_answer(self.base.tokenizer.decode(ids, skip_special_tokens=False), self.base.tokenizer).text
 
-    def generate(self, prompt: str, *, max_new_tokens: int = 256) -> str:
+    def generate(self, prompt: str, *, max_new_tokens: int = 256, seed: int | None = None) -> str:
         """The answer to one prompt, through the chat template; a model of raw text goes on with it."""
         if self.objective is not None and self.output.head == "tokens" and not self.objective.generates:
-            return self._continue(prompt, max_new_tokens)
-        return self.reply([Message("user", prompt)], limit=max_new_tokens)
+            ids = list(self.base.tokenizer(prompt)["input_ids"])
+            return str(self.base.tokenizer.decode(self._write(ids, max_new_tokens, seed), skip_special_tokens=True))
+        return self.reply([Message("user", prompt)], limit=max_new_tokens, seed=seed)
 
-    def _continue(self, prompt: str, limit: int) -> str:
-        ids = list(self.base.tokenizer(prompt)["input_ids"])
+    def _write(self, prompt: list[int], limit: int, seed: int | None) -> list[int]:
+        sampling = {} if seed is None else {"do_sample": True, "temperature": 1.0, "top_p": 0.95}
+        torch.manual_seed(seed or 0)
         with self.place.autocast():
-            new, _ = generate_ids(self.base, [ids], limit, self.place.device)[0]
-        return str(self.base.tokenizer.decode(new, skip_special_tokens=True))
+            ids, _ = generate_ids(self.base, [prompt], limit, self.place.device, **sampling)[0]
+        return ids
 
     @torch.no_grad()
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
@@ -108,6 +116,35 @@ def _objective(recipe: Recipe, source: Any) -> Any:
     if source.labels:
         objective.adopt(source.labels)
     return objective
+
+
+def sides(name: str, limit: int) -> dict[str, Callable[[str], str]]:
+    """A run's base and tuned model (or a base alone) as functions from a user's line to an answer, with histories."""
+    recipe = Path(name) / "recipe.yaml"
+    models = (
+        {"base": model_of(load(recipe).base.name), "tuned": model_of(name)}
+        if recipe.exists()
+        else {"base": model_of(name)}
+    )
+    return {side: _Talk(model, limit).say for side, model in models.items()}
+
+
+class _Talk:
+    """One conversation with one model; a model of labels answers each line by itself."""
+
+    def __init__(self, model: Model, limit: int) -> None:
+        self.model, self.limit = model, limit
+        self.history: list[Message] = []
+
+    def say(self, line: str) -> str:
+        if self.model.output.head == "labels":
+            return "(no head for this task)" if self.model.base.new_head else str(self.model.predict([line])[0])
+        if self.model.objective is not None and not self.model.objective.generates:
+            return self.model.generate(line, max_new_tokens=self.limit)
+        self.history.append(Message("user", line))
+        answer = self.model.reply(self.history, limit=self.limit)
+        self.history.append(Message("assistant", answer))
+        return answer
 
 
 def render(base: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[Segment]:

@@ -1,0 +1,49 @@
+"""`tailor check`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from tailor import api
+from tailor.cli.options import Base, Columns, parse_columns
+from tailor.cli.output import Answer
+
+
+def check(
+    data: Annotated[list[str], typer.Argument(help="Files, folders, globs, hub ids or pocket:NAME.")],
+    base: Base = None,
+    test: Annotated[str | None, typer.Option(help="A test set of its own.")] = None,
+    columns: Columns = None,
+    show: Annotated[int, typer.Option(help="Print so many examples with the trained parts marked (needs --base).")] = 0,
+) -> Answer:
+    """What the data is, and what a model will learn from it."""
+    source = data[0] if len(data) == 1 else data
+    report = api.check(source, base=base, test=test, columns=parse_columns(columns))
+    if show:
+        report = report | {"examples": api.examples(source, base=base, columns=parse_columns(columns), count=show)}
+    stopping = any(problem["severity"] == "error" for problem in report["problems"])
+    return Answer(report, _text(report), 1 if stopping else 0)
+
+
+def _text(report: dict[str, Any]) -> str:
+    rows = report["rows"]
+    refused = ", ".join(f"{count} refused ({reason})" for reason, count in rows["refused"].items()) or "none refused"
+    lines = [
+        f"form: {report['form']} → objective {report['objective']}",
+        f"rows: {rows['in']} in = {rows['used']} used, {refused}",
+    ]
+    tokens = report.get("tokens")
+    if tokens:
+        roles = ", ".join(f"{role} {count:,}" for role, count in tokens["by_role"].items())
+        lines.append(f"tokens: {tokens['total']:,} in all, {tokens['trained']:,} trained ({roles or 'labels'})")
+    stop = report.get("stop_token")
+    if stop:
+        lines.append(f"stop token: {stop['text']!r}, {'trained' if stop['labelled'] else 'NOT trained'}")
+    for problem in report["problems"]:
+        where = f"{problem['file']}:{problem['line']}: " if problem.get("file") else ""
+        lines.append(f"{problem['severity']}: {where}{problem['message']}")
+    for example in report.get("examples", ()):
+        lines += ["", "".join(f"⟦{part['text']}⟧" if part["trained"] else part["text"] for part in example)]
+    if report.get("examples"):
+        lines += ["", "⟦…⟧ marks what is trained"]
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""`tailor evaluate`."""
+
+import operator
+import re
+from typing import Annotated, Any
+
+import typer
+
+from tailor import api
+from tailor.cli.output import Answer, face
+from tailor.core.errors import RecipeError
+from tailor.evaluate.wording import verdict_sentence
+
+COMPARISONS = {">=": operator.ge, "<=": operator.le}
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Run folder, base, PEFT adapter folder or merged folder.")],
+    data: Annotated[str | None, typer.Option(help="Held-out rows; a run's own test split by default.")] = None,
+    against: Annotated[str | None, typer.Option(help="Compare with this model; by default the base.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Points within which it counts as not worse.")] = None,
+    require: Annotated[str | None, typer.Option(help="METRIC>=X: exit 1 where it does not hold.")] = None,
+) -> Answer:
+    """Measure a model against its base (or another) with intervals."""
+    evaluation = api.evaluate(model, data=data, against=against, margin=margin, reporter=face.reporter)
+    lines = []
+    for task in evaluation["tasks"].values():
+        lines += [verdict_sentence(task), f"verdict: {task['verdict'].replace('_', ' ')}"]
+        if "non_inferior" in task:
+            shown = "shown" if task["non_inferior"] else "not shown"
+            lines.append(f"within {task['margin_points']:g} points: {shown}")
+    met = _met(evaluation, require) if require else True
+    if require:
+        lines.append(f"required {require}: {'met' if met else 'NOT met'}")
+    return Answer(evaluation, "\n".join(lines or ["no test rows, so nothing was measured"]), 0 if met else 1)
+
+
+def _met(evaluation: dict[str, Any], require: str) -> bool:
+    found = re.fullmatch(r"\s*([\w.:/-]+?)\s*(>=|<=)\s*([-+.\deE]+)\s*", require)
+    if found is None:
+        raise RecipeError(f"{require!r} is no requirement", where="--require", fix="e.g. --require 'accuracy>=0.8'")
+    name, sign, bound = found.groups()
+    values = [task["metrics"][name]["tuned"] for task in evaluation["tasks"].values() if name in task["metrics"]]
+    if not values:
+        known = sorted({metric for task in evaluation["tasks"].values() for metric in task["metrics"]})
+        raise RecipeError(f"{name} was not measured", where="--require", fix=f"one of: {', '.join(known)}")
+    return all(COMPARISONS[sign](value, float(bound)) for value in values)

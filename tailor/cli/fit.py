@@ -1,0 +1,92 @@
+"""`tailor fit`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from tailor import api
+from tailor.cli.options import Base, Columns, parse_columns
+from tailor.cli.output import Answer, face
+from tailor.core.errors import RecipeError
+from tailor.core.runs import SUMMARY, RunFolder
+from tailor.evaluate.wording import verdict_sentence
+from tailor.recipe.recipe import Recipe, schema
+
+
+def fit(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="A recipe or any data file, then KEY=VALUE overrides.")
+    ] = None,
+    base: Base = None,
+    data: Annotated[str | None, typer.Option(help="What to learn from.")] = None,
+    method: Annotated[str | None, typer.Option(help="lora, full or head.")] = None,
+    columns: Columns = None,
+    output: Annotated[str | None, typer.Option(help="The run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show recipe, data and plan; train nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to a download.")] = False,
+    print_schema: Annotated[bool, typer.Option("--schema", help="Print the recipe's JSON schema.")] = False,
+) -> Answer:
+    """Tune a base on your data; measure, prove and report."""
+    if print_schema:
+        return _json(schema())
+    words = what or []
+    sources = [word for word in words if "=" not in word]
+    if len(sources) > 1:
+        raise RecipeError(
+            f"{sources[1]!r} is one too many: fit takes one recipe or data file", fix="write KEY=VALUE overrides"
+        )
+    parts: dict[str, Any] = {"base": base, "data": data, "method": method, "output": output}
+    recipe = api.make_recipe(
+        sources[0] if sources else None,
+        **parts,
+        columns=parse_columns(columns),
+        overrides=[word for word in words if "=" in word],
+        reporter=face.reporter,
+    )
+    if resume and RunFolder(Path(recipe.output)).finished:
+        return summary_answer(RunFolder(Path(recipe.output)).read(SUMMARY))
+    _agree(recipe, chosen=base is None, yes=yes)
+    if dry_run:
+        return _json(api.plan_fit(recipe))
+    return summary_answer(api.fit(recipe, resume=resume, reporter=face.reporter).summary)
+
+
+def _json(values: Any) -> Answer:
+    return Answer(values, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _agree(recipe: Recipe, *, chosen: bool, yes: bool) -> None:
+    """A base that was chosen for the user and must be downloaded is confirmed once; nothing else asks anything."""
+    if not chosen or yes or not api.needs_download(recipe):
+        return
+    if not sys.stdin.isatty():
+        raise RecipeError(
+            f"{recipe.base.name} would be downloaded", where="base", fix="add --yes, or name --base", code="confirm"
+        )
+    typer.confirm(f"Download {recipe.base.name} and begin?", abort=True, err=True)
+
+
+def summary_answer(summary: dict[str, Any]) -> Answer:
+    """The first screen of a finished run, in words."""
+    lines = []
+    for name, task in summary["evaluation"].get("tasks", {}).items():
+        lines.append(("" if name == "default" else f"{name}: ") + verdict_sentence(task))
+        lines.append(f"verdict: {task['verdict'].replace('_', ' ')}")
+    if not lines:
+        lines.append("no test split, so nothing was measured")
+    forgetting = summary["evaluation"].get("forgetting")
+    if forgetting:
+        lines.append(f"forgetting: loss on general text {forgetting['base']:.3f} → {forgetting['tuned']:.3f}")
+    train, proof = summary["train"], summary["proof"]
+    lines.append(
+        f"trained {train['steps']} steps in {train['seconds']:.1f} s · {train['tokens_per_second']:,.0f} tokens/s · work ratio "
+        f"{train['work_ratio']:.2f} · {train['trainable_parameters']:,} of {train['total_parameters']:,} parameters · peak "
+        f"{train['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    )
+    lines.append(f"proof: {'passed' if proof['passed'] else 'FAILED: ' + '; '.join(proof['problems'])}")
+    lines.append(f"run: {summary['run']} (open report.html)")
+    return Answer(summary, "\n".join(lines), 0 if proof["passed"] else 1)
