@@ -22,12 +22,19 @@ from transformers import (
 from tailor import compose
 from tailor.bases.causal import CausalBase
 from tailor.bases.loading import find
+from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, OutputSpec
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
 from tailor.engine.loop import Job
+from tailor.engine.place import Place, Trackers
+from tailor.engine.settings import Facts, plan_of, resolve
+from tailor.objectives.language import Language
 from tailor.recipe.base import BaseOptions
+from tailor.recipe.methods import MethodOptions
+from tailor.recipe.objectives import LanguageOptions
 from tailor.recipe.recipe import Recipe, parse
+from tailor.recipe.train import TrainOptions
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
@@ -77,7 +84,7 @@ def tokenizer(encoder: bool = False, pad: str = "<pad>") -> PreTrainedTokenizerF
 
 
 def save_base(folder: Path, config: PretrainedConfig, auto: Any, words: PreTrainedTokenizerFast) -> Path:
-    """A random base as anyone would publish it; vectors (norms, biases, sinks) are drawn too, so that each one matters."""
+    """A random base as anyone would publish it; vectors (norms, biases, sinks) are drawn too, so that all matter."""
     torch.manual_seed(0)
     model = auto.from_config(config)
     with torch.no_grad():
@@ -103,7 +110,7 @@ def save_bert(folder: Path, **settings: Any) -> Path:
 
 
 def rows_of(form: str, count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows that can be learned: what colour a thing has. Their lengths differ, and so do the lengths of what is learned."""
+    """Rows that can be learned: what colour a thing has. Their lengths differ, and how much of each is learned."""
     draw = random.Random(seed)
     return [_row(form, draw, index) for index in range(count)]
 
@@ -122,7 +129,7 @@ def _row(form: str, draw: random.Random, index: int) -> dict[str, Any]:
             messages = [{"role": role, "content": content} for role, content in turns]
             return {"messages": [*messages[:1], {**messages[1], "weight": 0.5}, *messages[2:]]}
         case "single":
-            return {"text": text, "label": COLOURS[:3][index % 3]} | {"text": f"{text} {COLOURS[index % 3]}"}
+            return {"text": text, "label": colour}
         case "multi":
             shown = [name for name in COLOURS if draw.random() < 0.5] or COLOURS[:1]
             return {"text": f"{text} {' '.join(shown)}", "label": shown}
@@ -151,18 +158,30 @@ def make_recipe(base: Path, data: Path, output: Path, **sections: Any) -> Recipe
         "schedule": {"name": "constant", "warmup": 0.0},
         **sections.pop("train", {}),
     }
-    rows = {"train": str(data), "dev": 0, "test": 0, **sections.pop("data", {})}
+    rows = {"train": str(data), "dev": 0, "test": 0, **sections.pop("splits", {})}
     return parse({"base": str(base), "data": rows, "train": train, "output": str(output), **sections})
 
 
 def make_job(recipe: Recipe, reporter: Reporter | None = None) -> Job:
     """The pieces that `fit` puts together, up to the loop; the run folder is the recipe's output."""
     prepared = compose.prepare(recipe)
-    place = compose.choose_place(recipe, prepared.base.source)
+    place = Place("cpu", "fp32", "tests compute alike everywhere")
     prepared.recipe = compose.resolved_recipe(prepared, place)
     folder = Path(recipe.output)
     folder.mkdir(parents=True, exist_ok=True)
     return compose.make_job(prepared, prepared.recipe, place, folder, reporter or Reporter(quiet=True))
+
+
+def token_job(base: CausalBase, method: MethodOptions, features: Sequence[Features], folder: Path, steps: int = 1) -> Job:
+    """A job on ready-made features, all of them in every batch."""
+    output = OutputSpec("tokens")
+    torch.manual_seed(0)
+    attached = registry.load("method", method.name)(method).attach(base, output)  # type: ignore[attr-defined]
+    options = TrainOptions(max_steps=steps, examples_per_batch=len(features), learning_rate=1e-3)
+    plan = plan_of(resolve(options, method, Facts(len(features), 32, "cpu", False)), len(features))
+    place, trackers = Place("cpu", "fp32", "tests compute alike everywhere"), Trackers((), folder, {})
+    objective, reporter = Language(LanguageOptions()), Reporter(quiet=True)
+    return Job(base, attached, objective, output, features, (), plan, place, folder, reporter, trackers)
 
 
 def load_causal(folder: Path, packing: bool = True) -> CausalBase:
@@ -215,7 +234,7 @@ def stock_gradients(model: torch.nn.Module, features: Sequence[Features]) -> "Gr
         total = total + (losses * torch.tensor(feature.weights[1:])).sum()
     total.backward()
     moving = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    return Gradients(float(total) / weight, _taken(moving, weight))
+    return Gradients(float(total.detach()) / weight, _taken(moving, weight))
 
 
 def _taken(parameters: Mapping[str, torch.nn.Parameter], weight: float) -> dict[str, torch.Tensor]:

@@ -133,7 +133,7 @@ def _on_top_of(adapter: Path, options: BaseOptions) -> Source:
     local = adapter.parent / "recipe.yaml"
     if local.exists():
         named = _base_of_run(local) or named
-    if not named:
+    if not named or Path(named).resolve() == adapter.resolve():
         raise BaseError("this adapter does not name its base", where=str(adapter))
     below = find(options.model_copy(update={"name": named}))
     own = adapter.parent.name if adapter.name == "model" else adapter.name

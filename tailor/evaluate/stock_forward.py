@@ -18,9 +18,15 @@ from safetensors.torch import load_file, save_file
 LAST = 8
 """Positions of each row whose logits are compared, counted from its end."""
 
-ADAPTER_WEIGHTS, PEFT_PREFIX, NAME = "adapter_model.safetensors", "base_model.model.", "default"
+ADAPTER_WEIGHTS, NAME = "adapter_model.safetensors", "default"
+PREFIXES = ("base_model.model.", "base_model.")
+"""How PEFT begins the names of the base's own weights: under adapters, and under virtual tokens."""
+
 SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.")
 """Parts that PEFT itself makes anew on loading, and so does not miss in a file."""
+
+VIRTUAL_TOKENS = "prompt_embeddings"
+"""The one weight of prompt tuning and its kin, which PEFT loads by itself."""
 
 
 class Findings:
@@ -99,7 +105,10 @@ def load(probe: dict[str, Any], location: str, revision: str = "main") -> tuple[
         settings["problem_type"] = probe["problem"]
     torch.manual_seed(0)
     model, info = getattr(transformers, probe["model_class"]).from_pretrained(location, **settings)
-    return model.eval(), sorted({*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))})
+    lacking = {*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))}
+    if probe["model_class"] == "AutoModel":  # token states are read, which no pooler touches
+        lacking = {name for name in lacking if "pooler" not in name}
+    return model.eval(), sorted(lacking)
 
 
 def load_base(probe: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -107,8 +116,14 @@ def load_base(probe: dict[str, Any]) -> tuple[Any, list[str]]:
     model, lacking = load(probe, probe["base"], probe["revision"])
     for folder in probe["under"]:
         model = PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
-        lacking = [name for name in lacking if PEFT_PREFIX + name not in load_file(str(Path(folder) / ADAPTER_WEIGHTS))]
+        brought = {bare(name) for name in load_file(str(Path(folder) / ADAPTER_WEIGHTS))}
+        lacking = [name for name in lacking if name not in brought]
     return model, lacking
+
+
+def bare(name: str) -> str:
+    """A name in an adapter's file as the base calls it."""
+    return name.removeprefix(next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""))
 
 
 def resize(model: Any, rows: int) -> None:
@@ -123,39 +138,43 @@ def prove_adapter(probe: dict[str, Any], found: Findings) -> None:
     held = load_file(str(Path(probe["artefact"]) / ADAPTER_WEIGHTS))
     table = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is table)
-    resize(model, len(held.get(f"{PEFT_PREFIX}{name}.weight", table.weight)))
+    resize(model, len(held.get(f"{PREFIXES[0]}{name}.weight", table.weight)))
     found.run("base", model)
     found.write("base", model)
-    brought = {name.removeprefix(PEFT_PREFIX) for name in held}
+    brought = {bare(name) for name in held}
     found.report["missing"] = [name for name in lacking if name not in brought]
     try:
         tuned = PeftModel.from_pretrained(model, probe["artefact"]).eval()
         # PEFT only warns of what it could not load; loading once more tells.
         loaded = tuned.load_adapter(probe["artefact"], NAME)
     except KeyError as error:
-        lost = str(error.args[0])
-        if not lost.startswith(PEFT_PREFIX):
+        if not str(error.args[0]).startswith(PREFIXES):
             raise
-        found.report["missing"] = sorted({*found.report["missing"], lost.removeprefix(PEFT_PREFIX)})
+        found.report["missing"] = sorted({*found.report["missing"], bare(str(error.args[0]))})
         return
     except (RuntimeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         sys.exit("the adapter does not fit this base: " + next((x for x in lines if "size mismatch" in x), lines[0]))
     found.report["unloaded"] = [key for key in loaded.missing_keys if not any(part in key for part in SHARED)]
-    found.report["unplaced"] = list(loaded.unexpected_keys)
+    found.report["unplaced"] = [key for key in loaded.unexpected_keys if key != VIRTUAL_TOKENS]
     found.check(tuned)
     found.run("reloaded", tuned)
     found.write("reloaded", tuned)
-    if getattr(tuned.peft_config[NAME], "modules_to_save", None):
-        # Beside a head that was trained in full, an adapter without effect would not show.
-        layers = [module for module in tuned.modules() if isinstance(module, BaseTunerLayer)]
-        for layer in layers:
-            layer.enable_adapters(False)
-        found.run("off", tuned)
-        for layer in layers:
-            layer.enable_adapters(True)
+    run_switched_off(tuned, found)
     if isinstance(tuned.base_model, BaseTuner):
         found.run("merged", tuned.merge_and_unload().eval())
+
+
+def run_switched_off(tuned: Any, found: Findings) -> None:
+    """The head that was saved with an adapter without its layers: beside a trained head a dead adapter would not show."""
+    layers = [module for module in tuned.modules() if isinstance(module, BaseTunerLayer)]
+    if not layers or not getattr(tuned.peft_config[NAME], "modules_to_save", None):
+        return
+    for layer in layers:
+        layer.enable_adapters(False)
+    found.run("off", tuned)
+    for layer in layers:
+        layer.enable_adapters(True)
 
 
 def prove_folder(probe: dict[str, Any], found: Findings) -> None:

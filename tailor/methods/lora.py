@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tailor.core.contracts import Base, Need, OutputSpec
@@ -68,6 +69,7 @@ class Lora:
             lora_alpha=self.options.alpha,  # type: ignore[arg-type]  # PEFT divides by rank; a float is exact
             lora_dropout=self.options.dropout,
             target_modules=self.options.targets,
+            exclude_modules=_routers(base.model) or None,
             modules_to_save=_top_modules(heads) or None,
             task_type=TASKS[output.head],
         )
@@ -93,6 +95,12 @@ def _top_modules(names: list[str]) -> list[str]:
     return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
 
 
+def _routers(model: Any) -> list[str]:
+    """Llama 4's and Phi MoE's routers are linear layers that return more than a tensor: PEFT cannot wrap them."""
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [name for name in linears if name.endswith(".router")]
+
+
 def _linear_weights(model: Any, heads: set[str]) -> int:
     """Weights that multiply activations: matrices and fused experts, but not embeddings, the output layer, a new head."""
     left_out = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
@@ -107,5 +115,9 @@ def _linear_weights(model: Any, heads: set[str]) -> int:
 
 
 def _adapted(model: Any) -> int:
+    """Weights that an adapter reaches; PEFT wraps fused experts by parameter, several wrappers around one module."""
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    return sum(layer.get_base_layer().weight.numel() for layer in layers)
+    reached = [
+        layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight for layer in layers
+    ]
+    return sum(weight.numel() for weight in reached)

@@ -15,6 +15,10 @@ SEGMENTS = "segments"
 """The keyword under which a model's forward hands the segment lengths down to its attention."""
 
 
+PADDING = 1.25
+"""Cells that a padded group may have for each real token."""
+
+
 def segmented_causal_attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -93,13 +97,20 @@ def best_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices grouped so that rows x longest stays within `budget` cells: for models that must be padded."""
+    """Indices grouped for models that must be padded: rows of like length, rows x longest within `budget` cells.
+
+    A group is closed, too, once its padding would pass a quarter of its real tokens: short rows are cheaper by themselves.
+    """
     groups: list[list[int]] = []
+    real = 0
     for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[index] <= budget:
+        cells = (len(groups[-1]) + 1) * lengths[index] if groups else 0
+        if groups and cells <= min(budget, (real + lengths[index]) * PADDING):
             groups[-1].append(index)
+            real += lengths[index]
         else:
             groups.append([index])
+            real = lengths[index]
     return sorted(sorted(group) for group in groups)
 
 

@@ -43,6 +43,9 @@ class HeadOptions(MethodOptions):
 
     rate_at_2000 = 2e-3
     name: Literal["head"] = "head"
+    head: Literal["stock", "mean_pool"] = Field(
+        "stock", description="the family's own head, or a linear layer on the mean token state (sentence encoders)"
+    )
 
 
 METHODS: dict[str, type[MethodOptions]] = {"full": FullOptions, "lora": LoraOptions, "head": HeadOptions}
