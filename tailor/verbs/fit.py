@@ -25,7 +25,7 @@ from tailor.evaluate.proof import CLASSES, ROWS, Probe, Proof, judge, own_output
 from tailor.evaluate.report import ReportInputs, TaskAnswers, render_report
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
-from tailor.verbs.measure import Measured, evaluate
+from tailor.verbs.measure import Measured, check_metrics, evaluate
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
@@ -41,6 +41,7 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
         summary: dict[str, Any] = folder.read(SUMMARY)
         return summary
     prepared = prepare(recipe)
+    check_metrics(prepared)
     place = choose_place(recipe, prepared.base.source)
     recipe = resolved_recipe(prepared, place)
     prepared.recipe = recipe

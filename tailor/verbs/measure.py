@@ -133,18 +133,29 @@ def asking(recipe: Recipe, place: Place) -> Asking:
     )
 
 
+def _kind(prepared: Prepared) -> AnswersKind:
+    text: AnswersKind = "text" if prepared.objective.generates else "raw"
+    return KINDS.get(prepared.objective.output.problem, text)
+
+
+def check_metrics(prepared: Prepared) -> None:
+    """Raise where a metric that the recipe names is unknown or unfit: before the training, not after it."""
+    options = prepared.recipe.evaluate
+    named = [*(() if options.metrics == "auto" else options.metrics), options.primary]
+    names = [name for name in named if name != "auto"]
+    resolve(names, labels=prepared.objective.output.labels, answers_kind=_kind(prepared))
+
+
 def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[Answer]) -> tuple[list[Any], str]:
     """The metrics of the recipe, or those that suit the answers; the primary one among them, whatever was named."""
     options, output = prepared.recipe.evaluate, prepared.objective.output
-    text: AnswersKind = "text" if prepared.objective.generates else "raw"
-    kind = KINDS.get(output.problem, text)
     primary, names = auto(prepared.objective.name, [*base, *tuned])
     if options.metrics != "auto":
         names = list(options.metrics)
         primary = names[0]
     if options.primary != "auto":
         primary = options.primary
-    return resolve([primary, *names], labels=output.labels, answers_kind=kind), primary
+    return resolve([primary, *names], labels=output.labels, answers_kind=_kind(prepared)), primary
 
 
 @torch.no_grad()
