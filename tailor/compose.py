@@ -298,6 +298,12 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
 
 
 def load_dtype(recipe: Recipe, place: Place) -> torch.dtype:
-    """The dtype weights are loaded in: as the recipe says, else that of the products."""
+    """The dtype weights are loaded in: as the recipe says, else fp32 where they move, and that of the products elsewhere.
+
+    A weight that has once been rounded to bf16 does not get its bits back by being trained in fp32.
+    """
     asked = recipe.base.dtype
-    return place.frozen_dtype if asked == "auto" else COMPUTE[asked]
+    if asked != "auto":
+        return COMPUTE[asked]
+    moves = "weights" in registry.load("method", recipe.gradient_method.name).needs  # type: ignore[attr-defined]
+    return torch.float32 if moves else place.frozen_dtype

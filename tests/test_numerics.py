@@ -39,6 +39,8 @@ from tailor.engine.order import batch_indices
 
 EXACT = 1e-5
 LENGTHS = (5, 40, 3, 17, 29, 2, 11, 64)
+AWAY_FROM_ROUNDING = {"epsilon": 1e-6, "clip": 1.0}
+"""AdamW blows rounding up where a gradient is nothing else: that of a key's bias is 0, since softmax does not see it."""
 MODES = {"segments": IMPLEMENTATION, "positions": "sdpa", "padded": "sdpa"}
 
 
@@ -113,17 +115,13 @@ def test_the_end_of_a_turn_is_learned_where_padding_has_the_same_token(tmp_path:
 def test_any_grouping_into_micro_batches_gives_the_same_weights(
     llama: Path, bert: Path, tmp_path: Path, form: str, method: str, some: int
 ) -> None:
-    """A batch of eight examples whose learned tokens differ in number: as one, as a few, as eight micro-batches.
-
-    AdamW blows rounding up where a gradient is nothing else (that of a key's bias is 0: softmax does not see it); its
-    epsilon, larger here than by default, keeps that out of the comparison.
-    """
+    """A batch of eight examples whose learned tokens differ in number: as one, as a few, as eight micro-batches."""
     base = bert if form == "pair" else llama
     runs = {}
     for budget in (100_000, some, 1):
         folder = tmp_path / str(budget)
         folder.mkdir()
-        train = {"tokens_per_micro_batch": budget, "learning_rate": 1e-4, "optimizer": {"epsilon": 1e-6}}
+        train = {"tokens_per_micro_batch": budget, "learning_rate": 1e-4, "optimizer": AWAY_FROM_ROUNDING}
         job = job_for(base, folder, form, method=method, train=train)
         first = [job.train[index] for index in range(8)]
         runs[len(job.base.micro_batches(first, budget))] = trained(job)
@@ -166,6 +164,7 @@ def trainer_run(
         lr_scheduler_type="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,
+        adam_epsilon=AWAY_FROM_ROUNDING["epsilon"],
         logging_steps=1,
         save_strategy="no",
         report_to=[],
@@ -204,7 +203,7 @@ def logged_losses(job: Job) -> list[float]:
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_causal_run_is_that_of_the_trainer(llama: Path, tmp_path: Path, accumulate: int) -> None:
-    job = job_for(llama, tmp_path, "instruction", method="full", train={"optimizer": {"clip": 1.0}})
+    job = job_for(llama, tmp_path, "instruction", method="full", train={"optimizer": AWAY_FROM_ROUNDING})
     rows = in_training_order(job)
     _, ours = trained(job)
 
@@ -220,7 +219,7 @@ def test_a_causal_run_is_that_of_the_trainer(llama: Path, tmp_path: Path, accumu
 
 
 def test_an_encoder_run_is_that_of_the_trainer(bert: Path, tmp_path: Path) -> None:
-    job = job_for(bert, tmp_path, "pair", method="full")
+    job = job_for(bert, tmp_path, "pair", method="full", train={"optimizer": AWAY_FROM_ROUNDING})
     rows = in_training_order(job)
     model = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2, dtype=torch.float32)
     model.load_state_dict(job.attached.model.state_dict())  # the new head is drawn at random

@@ -1,9 +1,11 @@
 """Tiny random bases and data, and the few lines that every numerics test needs."""
 
+import contextlib
 import dataclasses
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,16 +131,15 @@ def _row(form: str, draw: random.Random, index: int) -> dict[str, Any]:
             messages = [{"role": role, "content": content} for role, content in turns]
             return {"messages": [*messages[:1], {**messages[1], "weight": 0.5}, *messages[2:]]}
         case "single":
-            return {"text": text, "label": colour}
+            return {"text": f"{text} {answer}", "label": colour}
         case "multi":
-            shown = [name for name in COLOURS if draw.random() < 0.5] or COLOURS[:1]
-            return {"text": f"{text} {' '.join(shown)}", "label": shown}
+            shown = [name for name in COLOURS if draw.random() < 0.5] or [colour]
+            return {"text": " ".join([thing, *shown * 3]), "label": shown}
         case "pair":
-            other = draw.choice([colour, draw.choice(COLOURS)])
-            label = "same" if other == colour else "other"
-            return {"premise": text, "hypothesis": f"it is {other}", "label": label}
+            kind, word = draw.choice([("thing", THINGS[0]), ("colour", COLOURS[0])])
+            return {"premise": text, "hypothesis": " ".join([word] * draw.randrange(4, 12)), "label": kind}
         case "regression":
-            return {"text": text, "label": 0.25 + COLOURS.index(colour)}
+            return {"text": f"{text} {answer}", "label": 0.25 + COLOURS.index(colour)}
     raise ValueError(form)
 
 
@@ -164,15 +165,44 @@ def make_recipe(base: Path, data: Path, output: Path, **sections: Any) -> Recipe
 
 def make_job(recipe: Recipe, reporter: Reporter | None = None) -> Job:
     """The pieces that `fit` puts together, up to the loop; the run folder is the recipe's output."""
+    return prepare_job(recipe, reporter)[1]
+
+
+def prepare_job(recipe: Recipe, reporter: Reporter | None = None) -> tuple[compose.Prepared, Job]:
+    """The same, with the data that it was made from."""
     prepared = compose.prepare(recipe)
     place = Place("cpu", "fp32", "tests compute alike everywhere")
     prepared.recipe = compose.resolved_recipe(prepared, place)
     folder = Path(recipe.output)
     folder.mkdir(parents=True, exist_ok=True)
-    return compose.make_job(prepared, prepared.recipe, place, folder, reporter or Reporter(quiet=True))
+    job = compose.make_job(prepared, prepared.recipe, place, folder, reporter or Reporter(quiet=True))
+    return prepared, job
 
 
-def token_job(base: CausalBase, method: MethodOptions, features: Sequence[Features], folder: Path, steps: int = 1) -> Job:
+class InterruptingReporter(Reporter):
+    """A user who presses Ctrl-C while a given step is taken, and reads what is said."""
+
+    def __init__(self, at: int = -1) -> None:
+        super().__init__(quiet=True)
+        self.at, self.step, self.said = at, 0, list[str]()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextlib.contextmanager
+    def progress(self, title: str, total: int, done: int = 0) -> Iterator["InterruptingReporter"]:
+        self.step = done
+        yield self
+
+    def advance(self, text: str) -> None:
+        self.step += 1
+        if self.step == self.at:
+            signal.raise_signal(signal.SIGINT)
+
+
+def token_job(
+    base: CausalBase, method: MethodOptions, features: Sequence[Features], folder: Path, steps: int = 1
+) -> Job:
     """A job on ready-made features, all of them in every batch."""
     output = OutputSpec("tokens")
     torch.manual_seed(0)

@@ -49,7 +49,7 @@ class Probe:
         head: a key of `CLASSES`; labels: how many outputs it has, 0: as the config says; problem: transformers' problem
             type.
         rows: forward arguments of each row, as lists.
-        prompts: token ids to be continued greedily, by `new_tokens` or up to one of `stops`, by artefact and base.
+        prompts: token ids to be continued greedily by artefact and base, by up to `new_tokens` or to one of `stops`.
     """
 
     artefact: str
@@ -87,7 +87,8 @@ class Found:
         missing: weights that neither the artefact nor its base holds.
         unloaded: adapter weights that the file lacks; unplaced: those in the file that the base has no place for.
         not_finite: weights that hold NaN or infinity.
-        texts: token ids of the continued prompts, of `reloaded` and `base`.
+        texts: of `reloaded` and `base`, for each prompt the token ids that are sure to follow, and whether the text then
+            ends.
     """
 
     reloaded: Logits
@@ -98,7 +99,7 @@ class Found:
     unloaded: list[str]
     unplaced: list[str]
     not_finite: list[str]
-    texts: Mapping[str, list[list[int]]]
+    texts: Mapping[str, list[tuple[list[int], bool]]]
 
 
 @dataclass

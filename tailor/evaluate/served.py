@@ -19,7 +19,7 @@ from tailor.core.errors import TailorError
 
 NEW_TOKENS = 24
 ENOUGH = 0.8
-"""Share of the telling prompts on which a server must agree: rounding in low precision turns a near tie at times."""
+"""Share of the telling prompts on which a server must agree; quantised weights turn even a clear choice now and then."""
 
 TIMEOUT = 120.0
 NO_CHAT = {400, 404, 405, 501}
@@ -44,56 +44,80 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A server's greedy answers, one per prompt."""
+class Written:
+    """What a model surely writes: as far as its best token leads clearly, and whether the text then ends.
 
-    url: str
-    model: str
-    offered: tuple[str, ...]
-    texts: tuple[str, ...]
-
-
-def listen(url: str, prompts: Sequence[Prompt], names: Sequence[str]) -> Heard:
-    """Ask a server greedily.
-
-    Args:
-        url: with or without `/v1`.
-        names: what the artefact is called: the model to ask for where the server offers several, else its first one.
-
-    Raises:
-        TailorError: the server cannot be reached, refuses, or does not speak the API.
+    Beyond that, a server that computes in lower precision may rightly go on otherwise.
     """
-    root = url.rstrip("/") if urlsplit(url).path.strip("/") else url.rstrip("/") + "/v1"
-    key = os.environ.get("OPENAI_API_KEY") or "none"
-    with _explained(url), openai.OpenAI(base_url=root, api_key=key, timeout=TIMEOUT, max_retries=1) as client:
-        offered = tuple(str(model.id) for model in client.models.list().data)
-        if not offered:
-            raise TailorError("this server offers no model", where=url)
+
+    text: str
+    ended: bool
+
+    def agrees(self, text: str) -> bool:
+        """Whether a text may be this model's."""
+        own, other = _bare(self.text), _bare(text)
+        return other == own if self.ended else other.startswith(own)
+
+    def differs(self, other: "Written") -> bool:
+        """Whether no text can be both models'."""
+        return not (self.agrees(other.text) or other.agrees(self.text))
+
+
+class Server:
+    """An OpenAI-compatible server and the model to ask it for.
+
+    Attributes:
+        url: as it was given, with or without `/v1`.
+        model: the one that is asked for; offered: all that the server names.
+    """
+
+    def __init__(self, url: str, model: str, offered: Sequence[str], client: openai.OpenAI) -> None:
+        self.url = url
+        self.model = model
+        self.offered = offered
+        self._client = client
+        self._chats = True
+
+    @classmethod
+    def at(cls, url: str, names: Sequence[str]) -> "Server":
+        """The server at an address; of several models the one that bears one of `names`, else the first.
+
+        Raises:
+            TailorError: the server cannot be reached, refuses, or does not speak the API.
+        """
+        root = url.rstrip("/") if urlsplit(url).path.strip("/") else url.rstrip("/") + "/v1"
+        key = os.environ.get("OPENAI_API_KEY") or "none"
+        with _explained(url):
+            client = openai.OpenAI(base_url=root, api_key=key, timeout=TIMEOUT, max_retries=1)
+            offered = [str(model.id) for model in client.models.list().data]
+            if not offered:
+                raise TailorError("this server offers no model", where=url, code="server")
         model = next((name for name in offered if PurePosixPath(name).name in names), offered[0])
-        return Heard(url, model, offered, tuple(_ask(client, model, prompts)))
+        return cls(url, model, offered, client)
 
+    def ask(self, prompt: Prompt) -> str:
+        """The greedy answer to a prompt; from a server that does not chat, the completion of the rendered prompt."""
+        with _explained(self.url):
+            if prompt.messages and self._chats:
+                try:
+                    return self._chat(prompt)
+                except openai.APIStatusError as error:
+                    if error.status_code not in NO_CHAT:
+                        raise
+                    self._chats = False
+            done = self._client.completions.create(
+                model=self.model, prompt=prompt.text, max_tokens=NEW_TOKENS, temperature=0
+            )
+            return done.choices[0].text
 
-def _ask(client: openai.OpenAI, model: str, prompts: Sequence[Prompt]) -> Iterator[str]:
-    chats = True
-    for prompt in prompts:
-        if chats and prompt.messages:
-            try:
-                yield _chat(client, model, prompt)
-                continue
-            except openai.APIStatusError as error:
-                if error.status_code not in NO_CHAT:
-                    raise
-                chats = False
-        done = client.completions.create(model=model, prompt=prompt.text, max_tokens=NEW_TOKENS, temperature=0)
-        yield done.choices[0].text
-
-
-def _chat(client: openai.OpenAI, model: str, prompt: Prompt) -> str:
-    messages: Any = list(prompt.messages)
-    done = client.chat.completions.create(model=model, messages=messages, max_tokens=NEW_TOKENS, temperature=0)
-    message = done.choices[0].message
-    # Some servers take reasoning out of the answer; a model's own text has it in front.
-    return (getattr(message, "reasoning_content", None) or "") + (message.content or "")
+    def _chat(self, prompt: Prompt) -> str:
+        messages: Any = list(prompt.messages)
+        done = self._client.chat.completions.create(
+            model=self.model, messages=messages, max_tokens=NEW_TOKENS, temperature=0
+        )
+        message = done.choices[0].message
+        # Some servers take reasoning out of the answer; a model's own text has it in front.
+        return (getattr(message, "reasoning_content", None) or "") + (message.content or "")
 
 
 @contextlib.contextmanager
@@ -119,35 +143,37 @@ def _error(url: str, message: str, fix: str = "") -> TailorError:
     return TailorError(message, where=url, fix=fix, code="server")
 
 
-def judge_served(heard: Heard, tuned: Sequence[str], base: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Whom the server agrees with on the prompts on which the two models differ, and what is wrong with that."""
-    rows = [tuple(map(_bare, texts)) for texts in zip(heard.texts, tuned, base, strict=True)]
-    telling = [row for row in rows if row[1] != row[2]]
-    as_tuned = sum(served == ours for served, ours, _ in telling)
-    as_base = sum(served == before for served, _, before in telling)
+def judge_served(
+    server: Server, prompts: Sequence[Prompt], tuned: Sequence[Written], base: Sequence[Written]
+) -> tuple[dict[str, Any], list[str]]:
+    """Whom a server agrees with on the prompts on which the two models surely differ, and what is wrong with that."""
+    rows = zip(prompts, tuned, base, strict=True)
+    telling = [(prompt, ours, before) for prompt, ours, before in rows if ours.differs(before)]
+    heard = [(server.ask(prompt), ours, before) for prompt, ours, before in telling]
+    as_tuned = sum(ours.agrees(text) for text, ours, _ in heard)
+    as_base = sum(before.agrees(text) for text, _, before in heard)
     count = len(telling)
     answer = {
-        "url": heard.url,
-        "model": heard.model,
+        "url": server.url,
+        "model": server.model,
         "prompts": count,
         "equal_to_tuned": as_tuned,
         "equal_to_base": as_base,
     }
     if not count:
-        asked = f"on none of the {len(rows)} prompts do the tuned model and the base write different texts"
+        asked = f"on none of the {len(prompts)} prompts do the tuned model and the base surely write different texts"
         return answer, [f"{asked}, so it cannot be told which of them is served"]
     if as_tuned >= ENOUGH * count:
         return answer, []
-    others = [name for name in heard.offered if name != heard.model]
-    also = f" (asked for {heard.model}; it also offers {', '.join(others[:5])})" if others else ""
+    others = [name for name in server.offered if name != server.model]
+    also = f" (asked for {server.model}; it also offers {', '.join(others[:5])})" if others else ""
     if as_base > as_tuned:
         return answer, [f"the server answers as the base does on {as_base} of {count} prompts{also}"]
-    neither = count - as_tuned - as_base
     doubt = "it renders another system prompt or chat template, or serves another model"
     agrees = f"the server answers as the tuned model does on only {as_tuned} of {count} prompts"
-    return answer, [f"{agrees}, and as neither model on {neither}: {doubt}{also}"]
+    return answer, [f"{agrees}, and as neither model on {count - as_tuned - as_base}: {doubt}{also}"]
 
 
 def _bare(text: str) -> str:
-    """A text without marks around reasoning, which servers treat differently, and with single spaces."""
-    return " ".join(THINKING_MARKS.sub(" ", text).split())
+    """A text without half a character at its end and marks around reasoning, which servers drop, in single spaces."""
+    return " ".join(THINKING_MARKS.sub(" ", text.rstrip("\ufffd")).split())

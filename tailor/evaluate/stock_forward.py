@@ -18,6 +18,9 @@ from safetensors.torch import load_file, save_file
 LAST = 8
 """Positions of each row whose logits are compared, counted from its end."""
 
+SURE = 1.0
+"""By how much the best token's logit must lead the next one's, so that no server's lower precision turns the choice."""
+
 ADAPTER_WEIGHTS, NAME = "adapter_model.safetensors", "default"
 PREFIXES = ("base_model.model.", "base_model.")
 """How PEFT begins the names of the base's own weights: under adapters, and under virtual tokens."""
@@ -54,7 +57,7 @@ class Findings:
 
     @torch.no_grad()
     def write(self, part: str, model: Any) -> None:
-        """Greedy continuations of the prompts, in one batch that is padded on the left."""
+        """Greedy continuations of the prompts, in one batch that is padded on the left, as far as they are sure."""
         prompts, stops = self.probe["prompts"], self.probe["stops"]
         if not prompts:
             return
@@ -71,10 +74,21 @@ class Findings:
             top_k=None,
             eos_token_id=stops or None,
             pad_token_id=stops[0] if stops else 0,
-        )[:, longest:].tolist()
-        self.report["texts"][part] = [
-            row[: next((place for place, token in enumerate(row) if token in stops), len(row))] for row in written
-        ]
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        best = torch.stack([scores.topk(2).values for scores in written.scores], 1)
+        unsure = (best[..., 0] - best[..., 1] < SURE).tolist()
+        rows = written.sequences[:, -len(written.scores) :].tolist()
+        self.report["texts"][part] = [until(*row, set(stops)) for row in zip(rows, unsure, strict=True)]
+
+
+def until(ids: list[int], unsure: list[bool], stops: set[int]) -> tuple[list[int], bool]:
+    """The tokens before the first one that is unsure or a stop, and whether that was a stop."""
+    for place, (token, doubtful) in enumerate(zip(ids, unsure, strict=True)):
+        if doubtful or token in stops:
+            return ids[:place], not doubtful
+    return ids, False
 
 
 class MeanPool(torch.nn.Module):

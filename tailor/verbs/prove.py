@@ -18,11 +18,11 @@ from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
 from tailor.core.runs import RunFolder
 from tailor.evaluate.proof import Probe, judge, probe_rows, run_stock
-from tailor.evaluate.served import NEW_TOKENS, Prompt, judge_served, listen
+from tailor.evaluate.served import NEW_TOKENS, Prompt, Server, Written, judge_served
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load
 
-PROMPTS = 16
+PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
 
 ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -77,9 +77,9 @@ class Questions:
     prompts: list[Prompt] = field(default_factory=list)
     stops: list[int] = field(default_factory=list)
 
-    def texts(self, continuations: Sequence[Sequence[int]]) -> list[str]:
+    def texts(self, continuations: Sequence[tuple[list[int], bool]]) -> list[Written]:
         """Token ids as a server would return them."""
-        return [self.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in continuations]
+        return [Written(self.tokenizer.decode(ids, skip_special_tokens=True), ended) for ids, ended in continuations]
 
 
 def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         raise TailorError("only a model that writes text can be proved through a server", where=model)
     asked = _questions(artefact, served=bool(served))
     # A server that is down should be known before minutes are spent on loading weights.
-    heard = listen(served, asked.prompts, artefact.names) if served else None
+    server = Server.at(served, artefact.names) if served else None
     below = artefact.below
     probe = Probe(
         artefact=str(artefact.folder),
@@ -114,9 +114,9 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
     proof = judge(found, None)
     if _made_from_another(artefact):
         proof.add(f"this run was made from another base: what {below.name} holds differs from what lock.json records")
-    if heard is not None and "reloaded" in found.texts:
+    if server is not None and "reloaded" in found.texts:
         tuned, before = (asked.texts(found.texts[part]) for part in ("reloaded", "base"))
-        proof.served, problems = judge_served(heard, tuned, before)
+        proof.served, problems = judge_served(server, asked.prompts, tuned, before)
         for problem in problems:
             proof.add(problem)
     return proof.as_dict()
@@ -222,7 +222,7 @@ def _questions(artefact: Artefact, *, served: bool) -> Questions:
             asked = None
     if asked is None or not asked.rows or (served and not asked.prompts):
         asked = _from_general_text(_speaker(artefact), served)
-    asked.rows = [{name: values[:PROMPT_TOKENS] for name, values in row.items()} for row in asked.rows]
+    asked.rows = [{name: values[:PROMPT_TOKENS] for name, values in row.items()} for row in asked.rows[:ROWS]]
     return asked
 
 
