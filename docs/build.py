@@ -7,8 +7,8 @@ from pydantic_core import PydanticUndefined
 
 from tailor.cli.main import VERBS
 from tailor.core.catalogue import data_sets
-from tailor.evaluate.scorers import METRICS
-from tailor.evaluate.wording import named
+from tailor.evaluation.scorers import METRICS
+from tailor.evaluation.wording import named
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.data import DataOptions
 from tailor.recipe.evaluate import EvaluateOptions

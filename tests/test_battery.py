@@ -22,7 +22,7 @@ from tailor.core.errors import Interrupted, RecipeError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder
 from tailor.engine.loop import Job, dev_loss, fit
-from tailor.evaluate import proof, stock_forward
+from tailor.evaluation import proof, stock_forward
 from tailor.recipe.recipe import Recipe
 from tailor.verbs.fit import run, save_and_prove
 

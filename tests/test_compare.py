@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tailor.core.contracts import Answer
 from tailor.core.errors import TailorError
-from tailor.evaluate.compare import Comparison, baseline_answers, compare, task_result
-from tailor.evaluate.scorers import SumMetric, resolve
-from tailor.evaluate.wording import verdict_sentence
+from tailor.evaluation.compare import Comparison, baseline_answers, compare, task_result
+from tailor.evaluation.scorers import SumMetric, resolve
+from tailor.evaluation.wording import verdict_sentence
 
 ACCURACY, MACRO_F1 = resolve(["accuracy", "macro_f1"], answers_kind="label")
 MEAN = SumMetric(

@@ -27,7 +27,7 @@ from transformers import (
 
 from tailor.bases.loading import find
 from tailor.core.errors import TailorError
-from tailor.evaluate import proof, stock_forward
+from tailor.evaluation import proof, stock_forward
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import parse
 from tailor.verbs.prove import prove_model

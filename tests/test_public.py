@@ -19,7 +19,6 @@ SIGNATURES = {
     "prove": "(model, *, base=None, served=None)",
     "load": "(path)",
     "render": "(base, messages, *, tools=())",
-    "bases": "()",
 }
 
 

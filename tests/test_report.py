@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from tailor.core.contracts import Answer
-from tailor.evaluate import wording
-from tailor.evaluate.card import Artefact, model_card
-from tailor.evaluate.compare import task_result
-from tailor.evaluate.report import ReportInputs, TaskAnswers, flat, readable, render_report
-from tailor.evaluate.scorers import resolve
+from tailor.evaluation import wording
+from tailor.evaluation.card import Artefact, model_card
+from tailor.evaluation.compare import task_result
+from tailor.evaluation.report import ReportInputs, TaskAnswers, flat, readable, render_report
+from tailor.evaluation.scorers import resolve
 
 VOID = {"meta", "br", "hr", "img"}
 EVIL = "<script>alert('x')</script> & \"quoted\" </div>"

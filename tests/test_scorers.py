@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tailor.core.contracts import Answer
 from tailor.core.errors import TailorError
 from tailor.core.examples import ToolCall
-from tailor.evaluate import scorers, text_scores
-from tailor.evaluate.scorers import METRICS, auto, resolve
+from tailor.evaluation import scorers, text_scores
+from tailor.evaluation.scorers import METRICS, auto, resolve
 
 WORDS = (
     "the",

@@ -9,7 +9,7 @@ import typer
 from tailor import api
 from tailor.cli.output import Answer, face
 from tailor.core.errors import RecipeError
-from tailor.evaluate.wording import verdict_sentence
+from tailor.evaluation.wording import verdict_sentence
 
 COMPARISONS = {">=": operator.ge, "<=": operator.le}
 

@@ -12,7 +12,7 @@ from tailor.cli.options import Base, Columns, parse_columns
 from tailor.cli.output import Answer, face
 from tailor.core.errors import RecipeError
 from tailor.core.runs import SUMMARY, RunFolder
-from tailor.evaluate.wording import verdict_sentence
+from tailor.evaluation.wording import verdict_sentence
 from tailor.recipe.recipe import Recipe, schema
 
 

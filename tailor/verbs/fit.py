@@ -20,9 +20,9 @@ from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import total_steps
-from tailor.evaluate.card import Artefact, ArtefactKind, model_card
-from tailor.evaluate.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, probe_rows, run_stock
-from tailor.evaluate.report import ReportInputs, TaskAnswers, render_report
+from tailor.evaluation.card import Artefact, ArtefactKind, model_card
+from tailor.evaluation.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, probe_rows, run_stock
+from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate

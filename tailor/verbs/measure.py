@@ -15,14 +15,14 @@ from tailor.core.openings import opened
 from tailor.core.paths import PACKAGE
 from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
-from tailor.evaluate.answering import Asking, Held, answer_all
-from tailor.evaluate.compare import baseline_answers, task_result
-from tailor.evaluate.scorers import AnswersKind, auto, resolve
+from tailor.evaluation.answering import Asking, Held, answer_all
+from tailor.evaluation.compare import baseline_answers, task_result
+from tailor.evaluation.scorers import AnswersKind, auto, resolve
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
 
 GENERATED_ROWS = 200
-GENERAL_TEXT = PACKAGE / "evaluate" / "general.txt"
+GENERAL_TEXT = PACKAGE / "evaluation" / "general.txt"
 
 KINDS: dict[str, AnswersKind] = {
     "single_label_classification": "label",

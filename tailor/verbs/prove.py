@@ -17,8 +17,8 @@ from tailor.core.errors import BaseError, RowRefused, TailorError
 from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
 from tailor.core.runs import RunFolder
-from tailor.evaluate.proof import Probe, judge, probe_rows, run_stock
-from tailor.evaluate.served import NEW_TOKENS, Prompt, Server, Written, judge_served
+from tailor.evaluation.proof import Probe, judge, probe_rows, run_stock
+from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, Written, judge_served
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load
 
@@ -259,7 +259,7 @@ def _prompt_of(base: Any, objective: Any, example: Example) -> Prompt | None:
 
 def _from_general_text(speaker: Source, served: bool) -> Questions:
     tokenizer = load_tokenizer(speaker)
-    lines = (PACKAGE / "evaluate" / "general.txt").read_text(encoding="utf-8").splitlines()
+    lines = (PACKAGE / "evaluation" / "general.txt").read_text(encoding="utf-8").splitlines()
     texts = [line for line in lines if line.strip()][:PROMPTS]
     encoded = [tokenizer(text, truncation=True, max_length=PROMPT_TOKENS) for text in texts]
     kept = ("input_ids", "token_type_ids")

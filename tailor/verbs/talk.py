@@ -16,8 +16,8 @@ from tailor.core.errors import BaseError, TailorError
 from tailor.core.examples import Labelled, Message, Origin
 from tailor.core.runs import RunFolder
 from tailor.data.canonical import BUILDERS, Cells
-from tailor.evaluate.answer_parts import split_answer
-from tailor.evaluate.answering import generate_ids
+from tailor.evaluation.answer_parts import split_answer
+from tailor.evaluation.answering import generate_ids
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePath, PureWindowsPath
 from typing import Any, Literal
 
-from tailor.evaluate import wording
-from tailor.evaluate.report import flat
+from tailor.evaluation import wording
+from tailor.evaluation.report import flat
 
 ArtefactKind = Literal["transformers", "peft", "adapter", "prompt", "diffusion_lora", "textual_inversion", "pipeline"]
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from tailor.core.contracts import Answer, Metric
 from tailor.core.errors import TailorError
-from tailor.evaluate.scorers import LIKELIHOODS, fields
-from tailor.evaluate.text_scores import Floats
+from tailor.evaluation.scorers import LIKELIHOODS, fields
+from tailor.evaluation.text_scores import Floats
 
 Verdict = Literal["better", "no_difference_shown", "worse", "too_few_rows"]
 

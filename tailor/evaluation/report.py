@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from tailor.core.contracts import Answer, Metric
-from tailor.evaluate import wording
-from tailor.evaluate.answer_forms import as_text
-from tailor.evaluate.compare import paired
-from tailor.evaluate.scorers import METRICS
+from tailor.evaluation import wording
+from tailor.evaluation.answer_forms import as_text
+from tailor.evaluation.compare import paired
+from tailor.evaluation.scorers import METRICS
 
 SHOWN_ROWS = 10
 CURVE_POINTS = 400

@@ -11,7 +11,7 @@ import torch
 from tailor.core.contracts import Answer, Base, Objective, OutputSpec, Question
 from tailor.core.examples import Conversation, Example, Features, Labelled, Text
 from tailor.core.reporting import Reporter
-from tailor.evaluate.answer_parts import split_answer
+from tailor.evaluation.answer_parts import split_answer
 
 ROWS_AT_ONCE = 32
 

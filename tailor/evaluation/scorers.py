@@ -18,9 +18,9 @@ import numpy as np
 
 from tailor.core.contracts import Answer, Metric
 from tailor.core.errors import TailorError
-from tailor.evaluate import own_scorer, text_scores
-from tailor.evaluate.answer_forms import as_calls, as_json, as_labels, as_number, as_plain, as_text, same_json
-from tailor.evaluate.text_scores import Floats, ratio
+from tailor.evaluation import own_scorer, text_scores
+from tailor.evaluation.answer_forms import as_calls, as_json, as_labels, as_number, as_plain, as_text, same_json
+from tailor.evaluation.text_scores import Floats, ratio
 
 AnswersKind = Literal["text", "label", "labels", "number", "raw"]
 """What a task's answers are: a text (or tool calls), a label, several labels, a number, or raw text, only read."""
