@@ -35,7 +35,10 @@ def shakespeare(data: Path, out: Path) -> dict[str, Any]:
     start = len(text) * 9 // 10
     (out / "test.txt").write_text(text[start : start + 40_000], encoding="utf-8")
     found = {}
-    for name, method, rate in (("full", {"name": "full"}, 2e-3), ("lora", {"name": "lora", "rank": 8, "alpha": 32}, 5e-3)):
+    for name, method, rate in (
+        ("full", {"name": "full"}, 2e-3),
+        ("lora", {"name": "lora", "rank": 8, "alpha": 32}, 5e-3),
+    ):
         run = tailor.fit(
             base=str(data / "stories260k_llama" / "hf"),
             data={"train": str(out / "train.txt"), "dev": 0, "test": str(out / "test.txt"), "max_length": LENGTH},
@@ -91,9 +94,9 @@ def medical(data: Path, out: Path) -> dict[str, Any]:
             | {"train": {"seed": seed, "precision": "fp32", "epochs": 10, "patience": None}}
         )
         answers = {
-            "full": lambda recipe=full: tailor.fit(recipe, reporter=Reporter()).predict(texts),
+            "full": lambda recipe=full, texts=texts: tailor.fit(recipe, reporter=Reporter()).predict(texts),
             "trainer": lambda prepared=prepared, seed=seed: trainer(prepared, seed, out / f"trainer-{seed}"),
-            "head": lambda recipe=head: tailor.fit(recipe, reporter=Reporter()).predict(texts),
+            "head": lambda recipe=head, texts=texts: tailor.fit(recipe, reporter=Reporter()).predict(texts),
             "sklearn": lambda prepared=prepared: logistic(prepared),
         }
         for name, answer in answers.items():
@@ -141,7 +144,8 @@ def trainer(prepared: Prepared, seed: int, out: Path) -> list[str]:
     set_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=len(names), dtype=torch.float32)
     arguments = TrainingArguments(
-        output_dir=str(out), num_train_epochs=1, learning_rate=1e-4, per_device_train_batch_size=16, lr_scheduler_type="linear",
+        output_dir=str(out), num_train_epochs=1, learning_rate=1e-4, per_device_train_batch_size=16,
+        lr_scheduler_type="linear",
         warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0, seed=seed, save_strategy="no", report_to=[], use_cpu=True,
         bf16=True, disable_tqdm=True,
     )  # fmt: skip
@@ -163,7 +167,8 @@ def logistic(prepared: Prepared) -> list[str]:
     def features(texts: list[str]) -> np.ndarray:
         parts = []
         for start in range(0, len(texts), 32):
-            batch = tokenizer(texts[start : start + 32], truncation=True, max_length=LENGTH, padding=True, return_tensors="pt")
+            some = texts[start : start + 32]
+            batch = tokenizer(some, truncation=True, max_length=LENGTH, padding=True, return_tensors="pt")
             states, mask = trunk(**batch).last_hidden_state, batch["attention_mask"][..., None]
             parts.append(((states * mask).sum(1) / mask.sum(1)).numpy())
         return np.concatenate(parts)
@@ -182,7 +187,8 @@ def conversations(data: Path, out: Path) -> dict[str, Any]:
     }
     found = {}
     for name, (source, extra) in sources.items():
-        overrides = ["train.epochs=3", "train.learning_rate=2e-3", "evaluate.samples=60", "evaluate.max_new_tokens=48", *extra]
+        overrides = ["train.epochs=3", "train.learning_rate=2e-3", *extra]
+        overrides += ["evaluate.samples=60", "evaluate.max_new_tokens=48"]
         run = tailor.fit(
             base=base, data=source, method="full", output=str(out / name), overrides=overrides, reporter=Reporter()
         )

@@ -44,7 +44,8 @@ def reference() -> str:
     verbs = [f"| `tailor {verb.__name__}` | {verb.__doc__} |" for group in VERBS.values() for verb in group]
     lines += section("Commands", verbs, "command | does |")
     head = "key | default | meaning |"
-    for name, model in (("base", BaseOptions), ("data", DataOptions), ("train", TrainOptions), ("evaluate", EvaluateOptions)):
+    groups = {"base": BaseOptions, "data": DataOptions, "train": TrainOptions, "evaluate": EvaluateOptions}
+    for name, model in groups.items():
         lines += section(f"`{name}`", keys(model, f"{name}."), head)
     for axis, table in (("method", METHODS), ("objective", OBJECTIVES)):
         for name, options in table.items():

@@ -66,6 +66,7 @@ def make_recipe(
     columns: Mapping[str, str] | None = None,
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
+    resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Recipe:
     """A recipe from a file, from data alone, or from its parts; what is left open is chosen and said.
@@ -75,6 +76,7 @@ def make_recipe(
         base, data, method, output: as in the recipe, laid over the file's.
         columns: role -> column.
         overrides: `KEY=VALUE` texts, laid over everything.
+        resume: an output that is left open is the last one that this recipe was given, not a new one.
         reporter: hears of every choice.
     """
     if isinstance(what, Recipe):
@@ -96,7 +98,7 @@ def make_recipe(
         values["base"] = _chosen_base(values["data"], say)
     recipe = parse(values)
     if recipe.output == "runs/auto":
-        recipe = recipe.model_copy(update={"output": str(_free_output(recipe))})
+        recipe = recipe.model_copy(update={"output": str(_output(recipe, resume))})
     return recipe
 
 
@@ -110,21 +112,27 @@ def _chosen_base(data: Any, say: Any) -> str:
     return str(chosen["name"])
 
 
-def _free_output(recipe: Recipe) -> Path:
-    """`runs/BASE-METHOD-DATA`, numbered where that exists."""
+def _output(recipe: Recipe, resume: bool) -> Path:
+    """`runs/BASE-METHOD-DATA`, numbered where that exists; the last one of these to resume."""
     source = recipe.data.train if isinstance(recipe.data.train, str) else recipe.data.train[0]
     parts = [recipe.base.name.rstrip("/").rpartition("/")[2], getattr(recipe.method, "name", ""), Path(source).stem]
     name = "-".join(parts).replace(":", "-")
     root = Path("runs").resolve()
-    numbered = (root / (name if count == 1 else f"{name}-{count}") for count in range(1, 10**6))
-    return next(path for path in numbered if not path.exists())
+    taken = 0
+    while (root / _numbered(name, taken + 1)).exists():
+        taken += 1
+    return root / _numbered(name, taken if resume and taken else taken + 1)
+
+
+def _numbered(name: str, count: int) -> str:
+    return name if count == 1 else f"{name}-{count}"
 
 
 def fit(
     what: str | Path | Recipe | None = None, *, resume: bool = False, reporter: Reporter | None = None, **parts: Any
 ) -> Run:
     """Carry a recipe (or data, or `base=`, `data=`, `method=`) through training, proof, evaluation and report."""
-    recipe = make_recipe(what, reporter=reporter, **parts)
+    recipe = make_recipe(what, resume=resume, reporter=reporter, **parts)
     registry.resolve("tailor.verbs.fit:run")(recipe, resume=resume, reporter=reporter or Reporter(quiet=True))
     return Run(Path(recipe.output))
 

@@ -25,6 +25,8 @@ from tailor.recipe.recipe import Recipe
 
 SHOWN = 20
 SPLITS = ("train", "dev", "test")
+MERGED = "base"
+"""Where a run that starts from an adapter keeps its merged base: stock libraries need it to load what comes of it."""
 ASKED_FOR = {"dropped_overlong"}
 """Refusals that the recipe asked for: counted, and no error."""
 
@@ -271,6 +273,8 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
     output = output_of(recipe, prepared.objective)
     torch.manual_seed(recipe.train.seed)
     base.load(output, load_dtype(recipe, place))
+    if base.source.adapters:
+        base.save(base.model, folder / MERGED)
     if base.packing is not None and base.packing.mode == "padded":
         reporter.say(
             f"{base.name} cannot be packed exactly (rows side by side change its logits by "

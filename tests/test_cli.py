@@ -10,7 +10,15 @@ import pytest
 
 from tailor.cli.main import main
 
-QUICK = ["--base", "pocket:gpt", "--method", "lora", "train.max_steps=3", "evaluate.samples=4", "evaluate.max_new_tokens=4"]
+QUICK = [
+    "--base",
+    "pocket:gpt",
+    "--method",
+    "lora",
+    "train.max_steps=3",
+    "evaluate.samples=4",
+    "evaluate.max_new_tokens=4",
+]
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -99,7 +107,10 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
             ["held.jsonl:1", "'c'"],
         ),
         "no such base": (["fit", str(folder / "good.jsonl"), "--base", str(folder / "nowhere")], ["nowhere"]),
-        "a folder that is no base": (["fit", str(folder / "good.jsonl"), "--base", str(folder / "folder")], ["config.json"]),
+        "a folder that is no base": (
+            ["fit", str(folder / "good.jsonl"), "--base", str(folder / "folder")],
+            ["config.json"],
+        ),
         "a hub id offline": (["fit", str(folder / "good.jsonl"), "--base", "nobody/nothing"], ["HF_HUB_OFFLINE"]),
         "unknown key": (["fit", str(folder / "recipe.yaml")], ["metod", "method"]),
         "unknown override": ([*fit, str(folder / "good.jsonl"), "train.epoch=2"], ["train.epoch", "epochs"]),

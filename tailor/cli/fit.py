@@ -13,7 +13,7 @@ from tailor.cli.output import Answer, face
 from tailor.core.errors import RecipeError
 from tailor.core.runs import SUMMARY, RunFolder
 from tailor.evaluation.wording import verdict_sentence
-from tailor.recipe.recipe import Recipe, schema
+from tailor.recipe.recipe import Recipe, read_yaml, schema
 
 
 def fit(
@@ -39,17 +39,19 @@ def fit(
         raise RecipeError(
             f"{sources[1]!r} is one too many: fit takes one recipe or data file", fix="write KEY=VALUE overrides"
         )
+    overrides = [word for word in words if "=" in word]
     parts: dict[str, Any] = {"base": base, "data": data, "method": method, "output": output}
     recipe = api.make_recipe(
         sources[0] if sources else None,
         **parts,
         columns=parse_columns(columns),
-        overrides=[word for word in words if "=" in word],
+        overrides=overrides,
+        resume=resume,
         reporter=face.reporter,
     )
     if resume and RunFolder(Path(recipe.output)).finished:
         return summary_answer(RunFolder(Path(recipe.output)).read(SUMMARY))
-    _agree(recipe, chosen=base is None, yes=yes)
+    _agree(recipe, chosen=base is None and not _names_base(sources, overrides), yes=yes)
     if dry_run:
         return _json(api.plan_fit(recipe))
     return summary_answer(api.fit(recipe, resume=resume, reporter=face.reporter).summary)
@@ -57,6 +59,12 @@ def fit(
 
 def _json(values: Any) -> Answer:
     return Answer(values, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _names_base(sources: list[str], overrides: list[str]) -> bool:
+    """Whether the user's own words, or their recipe, say which base to take."""
+    in_file = bool(sources) and Path(sources[0]).suffix in api.RECIPES and "base" in read_yaml(Path(sources[0]))
+    return in_file or any(word.startswith(("base=", "base.")) for word in overrides)
 
 
 def _agree(recipe: Recipe, *, chosen: bool, yes: bool) -> None:
@@ -82,10 +90,12 @@ def summary_answer(summary: dict[str, Any]) -> Answer:
     if forgetting:
         lines.append(f"forgetting: loss on general text {forgetting['base']:.3f} → {forgetting['tuned']:.3f}")
     train, proof = summary["train"], summary["proof"]
+    speed = (
+        f"{train['seconds']:.1f} s · {train['tokens_per_second']:,.0f} tokens/s · work ratio {train['work_ratio']:.2f}"
+    )
+    share = f"{train['trainable_parameters']:,} of {train['total_parameters']:,} parameters"
     lines.append(
-        f"trained {train['steps']} steps in {train['seconds']:.1f} s · {train['tokens_per_second']:,.0f} tokens/s · work ratio "
-        f"{train['work_ratio']:.2f} · {train['trainable_parameters']:,} of {train['total_parameters']:,} parameters · peak "
-        f"{train['peak_memory_bytes'] / 2**20:,.0f} MiB"
+        f"trained {train['steps']} steps in {speed} · {share} · peak {train['peak_memory_bytes'] / 2**20:,.0f} MiB"
     )
     lines.append(f"proof: {'passed' if proof['passed'] else 'FAILED: ' + '; '.join(proof['problems'])}")
     lines.append(f"run: {summary['run']} (open report.html)")

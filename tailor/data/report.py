@@ -77,15 +77,15 @@ class DataReport:
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON (`rows`, `problems`, `duplicates`, `leakage` as in the answer of `tailor check`)."""
+        """As JSON; `near` is null: near-duplicates have not been looked for."""
         return {
             "form": self.form,
             "columns": dict(self.columns),
             "rows": self.rows.as_dict(),
             "held_out": {name: counts.as_dict() for name, counts in self.held_out.items()},
             "problems": [asdict(problem) for problem in self.problems],
-            "duplicates": dict(self.duplicates),
-            "leakage": asdict(self.leakage) | {"pairs": [asdict(pair) for pair in self.leakage.pairs]},
+            "duplicates": {"near": None, **self.duplicates},
+            "leakage": {"near": None, **asdict(self.leakage), "pairs": [asdict(pair) for pair in self.leakage.pairs]},
             "splits": dict(self.splits),
             "digests": dict(self.digests),
         }

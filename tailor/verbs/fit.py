@@ -1,6 +1,7 @@
 """The straight line: recipe -> data -> base -> method -> loop -> artefact -> proof -> evaluation -> report."""
 
 import gc
+import hashlib
 import json
 import os
 import platform
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 
 from tailor.bases.loading import LABELS_FILE
-from tailor.compose import Prepared, choose_place, make_job, prepare, resolved_recipe
+from tailor.compose import MERGED, Prepared, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
+from tailor.core.paths import PACKAGE
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine.loop import Job, Outcome, fit
@@ -105,6 +107,7 @@ def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
     lock = {
         "base": {"name": prepared.base.name, "digest": prepared.base.source.digest()},
         "data": dict(prepared.loaded.report.digests),
+        "code": code_digest(),
         "recipe": {"seed": recipe.train.seed},
         "threads": torch.get_num_threads(),
         "precision": place.precision,
@@ -124,6 +127,14 @@ def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
     recipe.save(folder.recipe)
     folder.write("lock.json", lock)
     folder.write("data_report.json", data_report(prepared))
+
+
+def code_digest() -> str:
+    """sha256 over the package's own source files."""
+    total = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        total.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
+    return total.hexdigest()
 
 
 def _same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
@@ -205,7 +216,9 @@ def _proof_features(prepared: Prepared) -> list[Any]:
 
 
 def _stock_base(prepared: Prepared, folder: RunFolder) -> str:
-    return prepared.base.source.location  # type: ignore[no-any-return]
+    """Where stock libraries find the base: merged beside the run where the base was itself an adapter on another."""
+    source = prepared.base.source
+    return str(folder.path / MERGED) if source.adapters else str(source.location)
 
 
 def _summary(
