@@ -67,7 +67,9 @@ def tokenizer_to(folder: Path) -> int:
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<eos>", "<|user|>", "<|assistant|>", "<|system|>"]
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     inner.train_from_iterator(QUESTIONS, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", pad_token="<eos>")
     tokenizer.chat_template = TEMPLATE
@@ -260,7 +262,9 @@ class TestCausal:
 
     def test_an_adapter_whose_keys_do_not_load_is_caught(self, world: World, tmp_path: Path) -> None:
         lost = changed(
-            world.adapter, tmp_path / "lost", lambda held: {k.replace("model.model", "model"): v for k, v in held.items()}
+            world.adapter,
+            tmp_path / "lost",
+            lambda held: {k.replace("model.model", "model"): v for k, v in held.items()},
         )
         answer = prove_model(str(lost), base=world.base, served=None)
         assert not answer["passed"]
@@ -306,7 +310,9 @@ class TestCausal:
             prove_model(str(world.adapter), base=str(wide), served=None)
         copy(Path(world.base), other)
         weights = load_file(other / "model.safetensors")
-        save_file({name: value * 1.01 for name, value in weights.items()}, other / "model.safetensors", {"format": "pt"})
+        save_file(
+            {name: value * 1.01 for name, value in weights.items()}, other / "model.safetensors", {"format": "pt"}
+        )
         answer = prove_model(str(world.run), base=str(other), served=None)
         assert not answer["passed"]
         assert answer["problems"] == [

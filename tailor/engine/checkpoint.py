@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 PREFIX = "step-"
 PART = ".part-"
 TENSORS = ("weights", "optimizer", "best")
+STATE = "state.json"
+FILES = {STATE, *(f"{name}.safetensors" for name in TENSORS)}
 
 
 @dataclass
@@ -146,7 +148,7 @@ def _fill(part: Path, snapshot: Snapshot) -> None:
     for name in TENSORS:
         tensors = {key: value.contiguous() for key, value in getattr(snapshot, name).items()}
         save_file(tensors, part / f"{name}.safetensors")
-    (part / "state.json").write_text(json.dumps(asdict(snapshot.state), indent=1))
+    (part / STATE).write_text(json.dumps(asdict(snapshot.state), indent=1))
     manifest = {file.name: _digest(file) for file in sorted(part.iterdir())}
     (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for file in part.iterdir():
@@ -162,6 +164,8 @@ def verify(folder: Path) -> str | None:
         return "its manifest is missing"
     except (OSError, ValueError):
         return "its manifest cannot be read"
+    if set(manifest) != FILES:
+        return "its manifest names other files"
     for name, digest in manifest.items():
         file = folder / name
         if not file.exists():
@@ -173,7 +177,7 @@ def verify(folder: Path) -> str | None:
 
 def _read(folder: Path) -> Snapshot:
     tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
-    return Snapshot(State(**json.loads((folder / "state.json").read_text())), **tensors)
+    return Snapshot(State(**json.loads((folder / STATE).read_text())), **tensors)
 
 
 def _digest(file: Path) -> str:

@@ -22,6 +22,9 @@ from tailor.core.examples import Features
 
 STOCK = Path(__file__).with_name("stock_forward.py")
 RELOADED, MERGED, FACTOR, LAST = 1e-4, 1e-3, 100, 8
+STOP = -1
+"""Stands for whichever token ended a text."""
+
 OFF = 1e-5
 """Below this an adapter's layers change nothing: rounding alone."""
 
@@ -87,8 +90,8 @@ class Found:
         missing: weights that neither the artefact nor its base holds.
         unloaded: adapter weights that the file lacks; unplaced: those in the file that the base has no place for.
         not_finite: weights that hold NaN or infinity.
-        texts: of `reloaded` and `base`, for each prompt the token ids that are sure to follow, and whether the text then
-            ends.
+        texts: of `reloaded` and `base`, for each prompt the token ids that follow, `STOP` last where they end, and how
+            many of them are sure.
     """
 
     reloaded: Logits
@@ -99,7 +102,7 @@ class Found:
     unloaded: list[str]
     unplaced: list[str]
     not_finite: list[str]
-    texts: Mapping[str, list[tuple[list[int], bool]]]
+    texts: Mapping[str, list[tuple[list[int], int]]]
 
 
 @dataclass

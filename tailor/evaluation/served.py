@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import openai
 
 from tailor.core.errors import TailorError
+from tailor.evaluate.proof import STOP
 
 NEW_TOKENS = 24
 ENOUGH = 0.8
@@ -44,23 +45,41 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a model surely writes: as far as its best token leads clearly, and whether the text then ends.
-
-    Beyond that, a server that computes in lower precision may rightly go on otherwise.
-    """
+class Beginning:
+    """How a model's answer begins, or all of it where it `ends` there."""
 
     text: str
-    ended: bool
+    ends: bool
 
-    def agrees(self, text: str) -> bool:
-        """Whether a text may be this model's."""
+    def fits(self, text: str) -> bool:
+        """Whether a server's text begins so, or is that."""
         own, other = _bare(self.text), _bare(text)
-        return other == own if self.ended else other.startswith(own)
+        return other == own if self.ends else other.startswith(own)
 
-    def differs(self, other: "Written") -> bool:
-        """Whether no text can be both models'."""
-        return not (self.agrees(other.text) or other.agrees(self.text))
+
+@dataclass(frozen=True)
+class Test:
+    """By what to know two models on one prompt: neither beginning fits an answer of the other one."""
+
+    tuned: Beginning
+    base: Beginning
+
+
+def tell_apart(tuned: Sequence[int], base: Sequence[int], tokenizer: Any) -> Test | None:
+    """A test out of two continuations, or None where they do not part.
+
+    Args:
+        tuned: what the tuned model surely writes: beyond that, a server of it in lower precision may rightly go on
+            otherwise.
+        base: what the base writes; of that, only what leads up to where they part is looked at.
+    """
+    parting = next((place for place, pair in enumerate(zip(tuned, base, strict=False)) if pair[0] != pair[1]), None)
+    return None if parting is None else Test(_beginning(tuned, tokenizer), _beginning(base[: parting + 1], tokenizer))
+
+
+def _beginning(ids: Sequence[int], tokenizer: Any) -> Beginning:
+    ends = ids[-1] == STOP
+    return Beginning(tokenizer.decode(list(ids[:-1] if ends else ids), skip_special_tokens=True), ends)
 
 
 class Server:
@@ -144,14 +163,12 @@ def _error(url: str, message: str, fix: str = "") -> TailorError:
 
 
 def judge_served(
-    server: Server, prompts: Sequence[Prompt], tuned: Sequence[Written], base: Sequence[Written]
+    server: Server, prompts: Sequence[Prompt], tests: Sequence[Test | None]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Whom a server agrees with on the prompts on which the two models surely differ, and what is wrong with that."""
-    rows = zip(prompts, tuned, base, strict=True)
-    telling = [(prompt, ours, before) for prompt, ours, before in rows if ours.differs(before)]
-    heard = [(server.ask(prompt), ours, before) for prompt, ours, before in telling]
-    as_tuned = sum(ours.agrees(text) for text, ours, _ in heard)
-    as_base = sum(before.agrees(text) for text, _, before in heard)
+    """Whom a server agrees with on the prompts that tell tuned and base apart, and what is wrong with that."""
+    telling = [(server.ask(prompt), test) for prompt, test in zip(prompts, tests, strict=True) if test is not None]
+    as_tuned = sum(test.tuned.fits(text) for text, test in telling)
+    as_base = sum(test.base.fits(text) and not test.tuned.fits(text) for text, test in telling)
     count = len(telling)
     answer = {
         "url": server.url,
@@ -161,7 +178,7 @@ def judge_served(
         "equal_to_base": as_base,
     }
     if not count:
-        asked = f"on none of the {len(prompts)} prompts do the tuned model and the base surely write different texts"
+        asked = f"on none of the {len(prompts)} prompts does the tuned model surely write another text than the base"
         return answer, [f"{asked}, so it cannot be told which of them is served"]
     if as_tuned >= ENOUGH * count:
         return answer, []

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 LAST = 8
 """Positions of each row whose logits are compared, counted from its end."""
 
+STOP = -1
 SURE = 1.0
 """By how much the best token's logit must lead the next one's, so that no server's lower precision turns the choice."""
 
@@ -57,7 +58,7 @@ class Findings:
 
     @torch.no_grad()
     def write(self, part: str, model: Any) -> None:
-        """Greedy continuations of the prompts, in one batch that is padded on the left, as far as they are sure."""
+        """Greedy continuations of the prompts, in one batch that is padded on the left, and how far each is sure."""
         prompts, stops = self.probe["prompts"], self.probe["stops"]
         if not prompts:
             return
@@ -78,17 +79,15 @@ class Findings:
             output_scores=True,
         )
         best = torch.stack([scores.topk(2).values for scores in written.scores], 1)
-        unsure = (best[..., 0] - best[..., 1] < SURE).tolist()
-        rows = written.sequences[:, -len(written.scores) :].tolist()
-        self.report["texts"][part] = [until(*row, set(stops)) for row in zip(rows, unsure, strict=True)]
+        sure = (best[..., 0] - best[..., 1] >= SURE).long().cumprod(1).sum(1).tolist()
+        rows = [until_stop(row, set(stops)) for row in written.sequences[:, -len(written.scores) :].tolist()]
+        self.report["texts"][part] = [[row, min(len(row), count)] for row, count in zip(rows, sure, strict=True)]
 
 
-def until(ids: list[int], unsure: list[bool], stops: set[int]) -> tuple[list[int], bool]:
-    """The tokens before the first one that is unsure or a stop, and whether that was a stop."""
-    for place, (token, doubtful) in enumerate(zip(ids, unsure, strict=True)):
-        if doubtful or token in stops:
-            return ids[:place], not doubtful
-    return ids, False
+def until_stop(ids: list[int], stops: set[int]) -> list[int]:
+    """The tokens up to the first stop, which is written as `STOP`, whichever it was."""
+    end = next((place for place, token in enumerate(ids) if token in stops), None)
+    return ids if end is None else [*ids[:end], STOP]
 
 
 class MeanPool(torch.nn.Module):

@@ -1,7 +1,7 @@
 """`tailor prove`: is this artefact, or the model behind this server, really the tuned one? For anyone's adapters."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
 from tailor.core.runs import RunFolder
 from tailor.evaluation.proof import Probe, judge, probe_rows, run_stock
-from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, Written, judge_served
+from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load
 
@@ -77,10 +77,6 @@ class Questions:
     prompts: list[Prompt] = field(default_factory=list)
     stops: list[int] = field(default_factory=list)
 
-    def texts(self, continuations: Sequence[tuple[list[int], bool]]) -> list[Written]:
-        """Token ids as a server would return them."""
-        return [Written(self.tokenizer.decode(ids, skip_special_tokens=True), ended) for ids, ended in continuations]
-
 
 def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str, Any]:
     """Run probe rows through the artefact as stock libraries load it, its merge, and its base; then ask a server, if named.
@@ -115,8 +111,9 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
     if _made_from_another(artefact):
         proof.add(f"this run was made from another base: what {below.name} holds differs from what lock.json records")
     if server is not None and "reloaded" in found.texts:
-        tuned, before = (asked.texts(found.texts[part]) for part in ("reloaded", "base"))
-        proof.served, problems = judge_served(server, asked.prompts, tuned, before)
+        pairs = zip(found.texts["reloaded"], found.texts["base"], strict=True)
+        tests = [tell_apart(ids[:sure], before, asked.tokenizer) for (ids, sure), (before, _) in pairs]
+        proof.served, problems = judge_served(server, asked.prompts, tests)
         for problem in problems:
             proof.add(problem)
     return proof.as_dict()
