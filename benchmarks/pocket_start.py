@@ -1,6 +1,6 @@
 """Do the embedded bases know anything? The same fine-tuning from the pre-trained weights and from a random start.
 
-`python benchmarks/pocket_start.py [TASK …]` runs the demo's own recipe on each task, three seeds each, from the embedded base
+`python benchmarks/pocket_start.py [TASK …]` runs the demo's recipe on each task, three seeds each, from the embedded base
 and from random weights of the same config with the same tokenizer, and prints what the start was worth: points of accuracy
 on tickets and reviews (full fine-tuning), nats per supervised token on support (LoRA, the demo). Results are kept with date.
 """

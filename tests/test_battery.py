@@ -18,7 +18,7 @@ from tiny import (
     write_rows,
 )
 
-from tailor.core.errors import Interrupted, RecipeError
+from tailor.core.errors import Interrupted, RecipeError, RunError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder
 from tailor.engine.loop import Job, dev_loss, fit
@@ -148,13 +148,17 @@ def test_a_run_that_is_stopped_and_resumed_is_the_uninterrupted_one(cell: Cell, 
 
 
 @pytest.mark.parametrize(("form", "method"), [("chat", "lora"), ("pair", "full"), ("single", "mean_pool")])
-def test_fit_ends_with_a_proof_from_a_fresh_process(
+def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
     llama: Path, bert: Path, tmp_path: Path, form: str, method: str
 ) -> None:
     data = write_rows(tmp_path / "rows.jsonl", rows_of(form, 60))
     cell = Cell(llama if form in CAUSAL else bert, data, method)
     recipe = cell.recipe(tmp_path / "run", evaluate={"max_new_tokens": 4}, splits={"dev": 0.2, "test": 0.2})
-    answer = run(recipe, resume=False, reporter=Reporter(quiet=True))
+    with pytest.raises(Interrupted):
+        run(recipe, resume=False, reporter=InterruptingReporter(7))
+    with pytest.raises(RunError, match="this output folder exists"):
+        run(recipe, resume=False, reporter=Reporter(quiet=True))
+    answer = run(recipe, resume=True, reporter=Reporter(quiet=True))
     assert answer["status"] == "done"
     assert answer["proof"]["passed"]
     assert answer["train"]["loss_last"] < answer["train"]["loss_first"]

@@ -73,11 +73,14 @@ class CausalBase:
 
     def _encode_text(self, example: Text) -> list[Features]:
         """Windows that overlap by one token, so that every token but the first is predicted exactly once."""
+        return self.windows(example, self.options.max_length or min(self.context, RAW_TEXT_LIMIT))
+
+    def windows(self, example: Text, window: int) -> list[Features]:
+        """A raw text in windows of at most `window` tokens."""
         ids = list(self.tokenizer(example.text, add_special_tokens=example.document)["input_ids"])
         eos = self.tokenizer.eos_token_id
         if example.document and eos is not None and ids and ids[-1] != eos:
             ids.append(eos)
-        window = self.options.max_length or min(self.context, RAW_TEXT_LIMIT)
         windows = [ids[start : start + window] for start in range(0, max(1, len(ids) - 1), window - 1)]
         return [
             Features(f"{example.id}/{index}", part, [0.0] + [1.0] * (len(part) - 1), trained={"text": len(part) - 1})

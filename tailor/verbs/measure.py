@@ -22,6 +22,8 @@ from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
 
 GENERATED_ROWS = 200
+GENERAL_WINDOW = 128
+"""Tokens of a window of the general text: fixed, so that every run of a base starts from the same figure."""
 GENERAL_TEXT = PACKAGE / "evaluation" / "general.txt"
 
 KINDS: dict[str, AnswersKind] = {
@@ -159,12 +161,12 @@ def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[A
 
 
 @torch.no_grad()
-def general_loss(base: Base, output: OutputSpec, settings: Asking) -> float | None:
+def general_loss(base: Any, output: OutputSpec, settings: Asking) -> float | None:
     """Nats per token on a fixed general text; None for a model that predicts no text."""
     if Text not in base.encoders or output.head != "tokens":
         return None
     example = Text(id="general", origin=Origin("general.txt", 1), text=GENERAL_TEXT.read_text(encoding="utf-8"))
-    windows = base.encoders[Text](example)
+    windows = base.windows(example, min(GENERAL_WINDOW, base.context))
     total, count = 0.0, 0
     for indices in base.micro_batches(windows, settings.tokens_at_once):
         batch = base.collate([windows[index] for index in indices], output).to(settings.device)
