@@ -255,10 +255,29 @@ def test_rounding_in_low_precision_is_no_contamination() -> None:
     assert measure(AutoModelForCausalLM.from_config(hybrid).to(torch.bfloat16)).mode == "padded"
 
 
+def test_rows_across_a_switch_of_rotary_frequencies_share_no_micro_batch(tmp_path: Path) -> None:
+    """LongRoPE takes its frequencies by the longest row of a forward, so that a long row would change a short one."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0, 3.0, 4.0, 5.0], "original_max_position_embeddings": 32}
+    config = t.Phi3Config(
+        **GROUPED,
+        **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "original_max_position_embeddings": 32},
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **factors},
+    )
+    folder = save_base(tmp_path / "base", config, AutoModelForCausalLM, tokenizer())
+    job = token_job(load_causal(folder), FullOptions(), random_features(LENGTHS), tmp_path)
+    features = list(job.train)
+    book = stock_gradients(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), features)
+    groups = job.base.packing.groups(LENGTHS, 100_000)
+    assert groups == [[0, 2, 3, 4, 5, 6], [1, 7]]
+    assert trained_gradients(job, features, groups).difference(book) < EXACT
+    assert trained_gradients(job, features, [range(len(features))]).difference(book) > 1e-3
+
+
 def test_rows_beyond_what_was_looked_past_are_padded() -> None:
     wide = PROBED_WINDOW + 88
     config = t.MistralConfig(**{**SHAPED, "max_position_embeddings": 1024}, sliding_window=wide)
     found = measure(AutoModelForCausalLM.from_config(config))
     assert found.longest_segment == wide
     assert [found.mode_for((20, length)) for length in (wide, wide + 1)] == ["segments", "padded"]
+    assert found.groups((20, wide + 1, wide, 30), 10_000) == [[0, 2, 3], [1]]
     assert Packing("segments", 0.0).mode_for((10**6,)) == "segments"

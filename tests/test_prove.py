@@ -27,7 +27,7 @@ from transformers import (
 
 from tailor.bases.loading import find
 from tailor.core.errors import TailorError
-from tailor.evaluation import proof, stock_forward
+from tailor.evaluation import stock_forward
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import parse
 from tailor.verbs.prove import prove_model
@@ -138,7 +138,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
             return subprocess.CompletedProcess(command, 1, "", str(stop.code))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(proof.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
 
 
 @dataclass
@@ -384,8 +384,7 @@ class TestServed:
         assert served["equal_to_base"] == served["prompts"] >= 8
         count = served["prompts"]
         assert answer["problems"] == [
-            f"the server answers as the base does on {count} of {count} prompts "
-            "(asked for first; it also offers second)"
+            f"the server answers as the base does on {count} of {count} prompts (asked for first; it also offers second)"
         ]
 
     def test_a_server_with_another_system_prompt_answers_as_neither(
@@ -406,6 +405,12 @@ class TestServed:
         assert sum("messages" in body for body in server.heard) == 1
         assert server.heard[-1]["prompt"].endswith("<eos><|assistant|>")
 
+    def test_lower_precision_is_no_other_model(self, world: World, words: Any, serve: Any) -> None:
+        merged = AutoModelForCausalLM.from_pretrained(world.merged, dtype=torch.bfloat16).eval()
+        answer = prove_model(str(world.run), base=None, served=serve(Server(merged, words)))
+        assert answer["passed"], answer["problems"]
+        assert answer["served"]["prompts"] >= 8
+
     def test_it_says_when_it_cannot_be_told(
         self, world: World, base_model: Any, words: Any, serve: Any, tmp_path: Path
     ) -> None:
@@ -418,7 +423,7 @@ class TestServed:
     def test_a_server_that_is_down_or_something_else_is_one_clear_line(
         self, world: World, serve: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(proof.subprocess, "run", lambda *_, **__: pytest.fail("weights were loaded first"))
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("weights were loaded first"))
         with pytest.raises(TailorError, match=r"http://127.0.0.1:9: the server cannot be reached: .*refused"):
             prove_model(str(world.run), base=None, served="http://127.0.0.1:9")
         page = Server(None, None)

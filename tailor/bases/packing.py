@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tailor.nn.segments import SEGMENTS, attention_with_segments, pack, pad
+from tailor.nn.segments import SEGMENTS, attention_with_segments, best_fit, by_length, pack, pad
 
 Mode = Literal["segments", "positions", "padded"]
 """Attention per segment; a flash kernel told by restarting positions; rows of a padded batch.
@@ -37,17 +37,36 @@ AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sd
 
 @dataclass(frozen=True)
 class Packing:
-    """What the measurement found: the mode to use, why, the difference it left, and how long a segment it holds for."""
+    """What was found about a base.
+
+    Args:
+        mode: how its rows are laid out; difference: what that left of one; reason: why they are padded, if they are.
+        longest_segment: how long a row was measured for; None: any.
+        rotary_switch: beyond this length LongRoPE turns to other frequencies, for every row of a forward at once.
+    """
 
     mode: Mode
     difference: float
     longest_segment: int | None = None
     reason: str = ""
+    rotary_switch: int | None = None
 
     def mode_for(self, lengths: tuple[int, ...]) -> Mode:
         """The mode for one pack: segments longer than what was measured are padded."""
         too_long = self.longest_segment is not None and max(lengths) > self.longest_segment
         return "padded" if too_long else self.mode
+
+    def groups(self, lengths: Sequence[int], budget: int) -> list[list[int]]:
+        """Indices of each micro-batch, within a budget of tokens; rows that would change each other share none."""
+        sides: dict[tuple[bool, bool], list[int]] = {}
+        for index, length in enumerate(lengths):
+            switched = self.rotary_switch is not None and length > self.rotary_switch
+            sides.setdefault((self.mode_for((length,)) == "padded", switched), []).append(index)
+        found: list[list[int]] = []
+        for (padded, _), side in sides.items():
+            fit = by_length if padded else best_fit
+            found += [[side[place] for place in group] for group in fit([lengths[index] for index in side], budget)]
+        return sorted(found)
 
 
 def packed_inputs(ids: torch.Tensor, positions: torch.Tensor, lengths: tuple[int, ...], mode: Mode) -> dict[str, Any]:
@@ -62,10 +81,12 @@ def packed_inputs(ids: torch.Tensor, positions: torch.Tensor, lengths: tuple[int
 def measure(model: Any) -> Packing:
     """Hold a pack against its rows run apart; leaves the model with the attention of what was found."""
     stock = model.config._attn_implementation
+    config = model.config.get_text_config()
+    switch = _rotary_switch(config)
     mode: Mode = "segments" if stock == "sdpa" else "positions" if "flash" in stock else "padded"
     if mode == "padded":
-        return Packing("padded", float("inf"), reason=f"its attention ({stock}) is not one that packs")
-    config = model.config.get_text_config()
+        reason = f"its attention ({stock}) is not one that packs"
+        return Packing("padded", float("inf"), reason=reason, rotary_switch=switch)
     window: int = getattr(config, "sliding_window", None) or 0
     looked_past = 0 < window <= PROBED_WINDOW
     rows = _probe_rows(config, max(LONG, window + window // 2) if looked_past else LONG)
@@ -76,12 +97,18 @@ def measure(model: Any) -> Packing:
     model.set_attn_implementation(IMPLEMENTATION if mode == "segments" else stock)
     difference = _difference(_packed(model, rows, mode), apart)
     model.train(was_training)
-    if difference > allowed:
+    if not difference <= allowed:  # NaN included
         model.set_attn_implementation(stock)
         reason = f"rows side by side change its logits by {difference:.2g} of their spread"
-        return Packing("padded", difference, reason=reason)
+        return Packing("padded", difference, reason=reason, rotary_switch=switch)
     unseen = [getattr(config, "attention_chunk_size", None), 0 if looked_past else window]
-    return Packing(mode, difference, min((limit for limit in unseen if limit), default=None))
+    longest = min((limit for limit in unseen if limit), default=None)
+    return Packing(mode, difference, longest_segment=longest, rotary_switch=switch)
+
+
+def _rotary_switch(config: Any) -> int | None:
+    rotary = getattr(config, "rope_parameters", None) or {}
+    return rotary.get("original_max_position_embeddings") if rotary.get("rope_type") == "longrope" else None
 
 
 def _probe_rows(config: Any, longest: int) -> list[torch.Tensor]:

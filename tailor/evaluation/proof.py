@@ -19,12 +19,10 @@ from safetensors import safe_open
 
 from tailor.core.errors import RunError
 from tailor.core.examples import Features
+from tailor.evaluation.stock_forward import LAST
 
 STOCK = Path(__file__).with_name("stock_forward.py")
-RELOADED, MERGED, FACTOR, LAST = 1e-4, 1e-3, 100, 8
-STOP = -1
-"""Stands for whichever token ended a text."""
-
+RELOADED, MERGED, FACTOR = 1e-4, 1e-3, 100
 OFF = 1e-5
 """Below this an adapter's layers change nothing: rounding alone."""
 
@@ -90,8 +88,8 @@ class Found:
         missing: weights that neither the artefact nor its base holds.
         unloaded: adapter weights that the file lacks; unplaced: those in the file that the base has no place for.
         not_finite: weights that hold NaN or infinity.
-        texts: of `reloaded` and `base`, for each prompt the token ids that follow, `STOP` last where they end, and how
-            many of them are sure.
+        texts: of `reloaded` and `base`, for each prompt the token ids that follow, `STOP` last where they end, and by how
+            much each one's logit led the next best.
     """
 
     reloaded: Logits
@@ -102,7 +100,7 @@ class Found:
     unloaded: list[str]
     unplaced: list[str]
     not_finite: list[str]
-    texts: Mapping[str, list[tuple[list[int], int]]]
+    texts: Mapping[str, list[tuple[list[int], list[float]]]]
 
 
 @dataclass

@@ -16,11 +16,14 @@ from urllib.parse import urlsplit
 import openai
 
 from tailor.core.errors import TailorError
-from tailor.evaluate.proof import STOP
+from tailor.evaluation.stock_forward import STOP
 
 NEW_TOKENS = 24
 ENOUGH = 0.8
 """Share of the telling prompts on which a server must agree; quantised weights turn even a clear choice now and then."""
+
+LEADS, WANTED = (1.0, 0.5, 0.25), 8
+"""A logit's lead that lower precision hardly turns, from sure to likely; how many telling prompts are wanted."""
 
 TIMEOUT = 120.0
 NO_CHAT = {400, 404, 405, 501}
@@ -58,28 +61,49 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Test:
+class Contrast:
     """By what to know two models on one prompt: neither beginning fits an answer of the other one."""
 
     tuned: Beginning
     base: Beginning
 
 
-def tell_apart(tuned: Sequence[int], base: Sequence[int], tokenizer: Any) -> Test | None:
-    """A test out of two continuations, or None where they do not part.
+Continuation = tuple[list[int], list[float]]
+"""Token ids, `STOP` last where the text ends, and by how much each one's logit led the next best."""
 
-    Args:
-        tuned: what the tuned model surely writes: beyond that, a server of it in lower precision may rightly go on
-            otherwise.
-        base: what the base writes; of that, only what leads up to where they part is looked at.
+
+def tell_apart(tuned: Sequence[Continuation], base: Sequence[Continuation], tokenizer: Any) -> list[Contrast | None]:
+    """For each prompt a contrast, or None where the two models cannot be told apart.
+
+    The tuned model's text counts as far as every token leads clearly: beyond that, a server of it in lower precision may
+    rightly go on otherwise. How clearly is asked less strictly where too few prompts would be left.
     """
-    parting = next((place for place, pair in enumerate(zip(tuned, base, strict=False)) if pair[0] != pair[1]), None)
-    return None if parting is None else Test(_beginning(tuned, tokenizer), _beginning(base[: parting + 1], tokenizer))
+    found: list[Contrast | None] = []
+    for lead in LEADS:
+        pairs = [(_sure(*ours, lead), before) for ours, (before, _) in zip(tuned, base, strict=True)]
+        found = [_contrast(ours, before, tokenizer) for ours, before in pairs]
+        if sum(contrast is not None for contrast in found) >= WANTED:
+            break
+    return found
 
 
-def _beginning(ids: Sequence[int], tokenizer: Any) -> Beginning:
+def _sure(ids: list[int], leads: list[float], lead: float) -> list[int]:
+    return ids[: next((place for place, value in enumerate(leads) if not value >= lead), len(ids))]
+
+
+def _contrast(tuned: list[int], base: list[int], tokenizer: Any) -> Contrast | None:
+    """Of what the base writes, only what leads up to where the two part is looked at."""
+    parting = next(
+        (place for place, (ours, theirs) in enumerate(zip(tuned, base, strict=False)) if ours != theirs), None
+    )
+    if parting is None:
+        return None
+    return Contrast(_beginning(tuned, tokenizer), _beginning(base[: parting + 1], tokenizer))
+
+
+def _beginning(ids: list[int], tokenizer: Any) -> Beginning:
     ends = ids[-1] == STOP
-    return Beginning(tokenizer.decode(list(ids[:-1] if ends else ids), skip_special_tokens=True), ends)
+    return Beginning(tokenizer.decode(ids[:-1] if ends else ids, skip_special_tokens=True), ends)
 
 
 class Server:
@@ -163,12 +187,13 @@ def _error(url: str, message: str, fix: str = "") -> TailorError:
 
 
 def judge_served(
-    server: Server, prompts: Sequence[Prompt], tests: Sequence[Test | None]
+    server: Server, prompts: Sequence[Prompt], contrasts: Sequence[Contrast | None]
 ) -> tuple[dict[str, Any], list[str]]:
     """Whom a server agrees with on the prompts that tell tuned and base apart, and what is wrong with that."""
-    telling = [(server.ask(prompt), test) for prompt, test in zip(prompts, tests, strict=True) if test is not None]
-    as_tuned = sum(test.tuned.fits(text) for text, test in telling)
-    as_base = sum(test.base.fits(text) and not test.tuned.fits(text) for text, test in telling)
+    pairs = zip(prompts, contrasts, strict=True)
+    telling = [(server.ask(prompt), contrast) for prompt, contrast in pairs if contrast is not None]
+    as_tuned = sum(contrast.tuned.fits(text) for text, contrast in telling)
+    as_base = sum(contrast.base.fits(text) and not contrast.tuned.fits(text) for text, contrast in telling)
     count = len(telling)
     answer = {
         "url": server.url,

@@ -19,8 +19,7 @@ LAST = 8
 """Positions of each row whose logits are compared, counted from its end."""
 
 STOP = -1
-SURE = 1.0
-"""By how much the best token's logit must lead the next one's, so that no server's lower precision turns the choice."""
+"""Stands for whichever token ended a text."""
 
 ADAPTER_WEIGHTS, NAME = "adapter_model.safetensors", "default"
 PREFIXES = ("base_model.model.", "base_model.")
@@ -58,7 +57,7 @@ class Findings:
 
     @torch.no_grad()
     def write(self, part: str, model: Any) -> None:
-        """Greedy continuations of the prompts, in one batch that is padded on the left, and how far each is sure."""
+        """Greedy continuations of the prompts, in one batch that is padded on the left, and by how much each token led."""
         prompts, stops = self.probe["prompts"], self.probe["stops"]
         if not prompts:
             return
@@ -79,9 +78,9 @@ class Findings:
             output_scores=True,
         )
         best = torch.stack([scores.topk(2).values for scores in written.scores], 1)
-        sure = (best[..., 0] - best[..., 1] >= SURE).long().cumprod(1).sum(1).tolist()
+        leads = (best[..., 0] - best[..., 1]).tolist()
         rows = [until_stop(row, set(stops)) for row in written.sequences[:, -len(written.scores) :].tolist()]
-        self.report["texts"][part] = [[row, min(len(row), count)] for row, count in zip(rows, sure, strict=True)]
+        self.report["texts"][part] = [[row, lead[: len(row)]] for row, lead in zip(rows, leads, strict=True)]
 
 
 def until_stop(ids: list[int], stops: set[int]) -> list[int]:

@@ -19,13 +19,14 @@ from tailor.core.paths import PACKAGE
 from tailor.core.runs import RunFolder
 from tailor.evaluation.proof import Probe, judge, probe_rows, run_stock
 from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
+from tailor.evaluation.stock_forward import ADAPTER_WEIGHTS
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load
 
 PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
 
-ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILE = "adapter_config.json"
 TASKS = {"CAUSAL_LM": "tokens", "SEQ_CLS": "labels", "TOKEN_CLS": "tags", "FEATURE_EXTRACTION": "states"}
 """PEFT's task types -> what is read off the model."""
 
@@ -111,9 +112,8 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
     if _made_from_another(artefact):
         proof.add(f"this run was made from another base: what {below.name} holds differs from what lock.json records")
     if server is not None and "reloaded" in found.texts:
-        pairs = zip(found.texts["reloaded"], found.texts["base"], strict=True)
-        tests = [tell_apart(ids[:sure], before, asked.tokenizer) for (ids, sure), (before, _) in pairs]
-        proof.served, problems = judge_served(server, asked.prompts, tests)
+        contrasts = tell_apart(found.texts["reloaded"], found.texts["base"], asked.tokenizer)
+        proof.served, problems = judge_served(server, asked.prompts, contrasts)
         for problem in problems:
             proof.add(problem)
     return proof.as_dict()
