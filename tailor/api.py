@@ -79,10 +79,10 @@ def make_recipe(
         resume: an output that is left open is the last one that this recipe was given, not a new one.
         reporter: hears of every choice.
     """
-    if isinstance(what, Recipe):
-        return what
     values: dict[str, Any] = {}
-    if what is not None and Path(what).suffix in RECIPES:
+    if isinstance(what, Recipe):
+        values = what.as_dict()
+    elif what is not None and Path(what).suffix in RECIPES:
         values = read_recipe(Path(what))
     elif what is not None:
         values = override({}, [f"data.train={json.dumps(str(what))}"])

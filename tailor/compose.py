@@ -89,11 +89,11 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     objective = make_objective(recipe, loaded, source)
     base = make_base(recipe, source, objective, loaded)
     check_pair(objective, base, source)
+    check_method(recipe, base)
     objective.prepare(entry.row for entry in loaded.train)
+    output_of(recipe, objective)
     splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
-    refused = [refusal for split in splits.values() for refusal in split.refused if refusal.reason not in ASKED_FOR]
-    if refused and recipe.data.on_bad_row == "error":
-        raise _listed(refused)
+    check_refused(recipe, *splits.values())
     if not len(splits["train"].store):
         raise DataError(
             "no row is left to train on", where=str(recipe.data.train), fix="`tailor check` lists the reasons"
@@ -171,6 +171,20 @@ def check_pair(objective: Any, base: Any, source: Source) -> None:
         )
 
 
+def check_method(recipe: Recipe, base: Any) -> None:
+    """Method x base: what the method takes hold of must be there."""
+    method = registry.load("method", recipe.gradient_method.name)  # type: ignore[attr-defined]
+    lacking = sorted(method.needs - base.has)
+    if lacking:
+        raise RecipeError(
+            f"the method {method.name} takes hold of the {' and '.join(lacking)}, which a base of family {base.family} "
+            "does not have for itself",
+            where="method",
+            fix="choose method: lora or full",
+            code="no_such_pair",
+        )
+
+
 def _has_thinking(loaded: Loaded) -> bool:
     if loaded.form.name != "chat":
         return False
@@ -198,6 +212,13 @@ def encode(table: Iterable[Entry], objective: Any, base: Any) -> Encoded:
         result.truncated += bool(cut)
         result.truncated_tokens += cut
     return result
+
+
+def check_refused(recipe: Recipe, *splits: Encoded) -> None:
+    """Raise with every refused row at once, where the recipe does not ask to skip them."""
+    refused = [refusal for split in splits for refusal in split.refused if refusal.reason not in ASKED_FOR]
+    if refused and recipe.data.on_bad_row == "error":
+        raise _listed(refused)
 
 
 def _listed(refused: list[Refusal]) -> DataError:
@@ -263,16 +284,9 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
     """Load the base, lay the method on, and put everything the loop needs together."""
     method = registry.load("method", recipe.gradient_method.name)(recipe.method)  # type: ignore[attr-defined]
     base = prepared.base
-    lacking = sorted(method.needs - base.has)
-    if lacking:
-        raise RecipeError(
-            f"the method {method.name} takes hold of {', '.join(lacking)}, which {base.name} does not have",
-            where="method",
-            code="no_such_pair",
-        )
     output = output_of(recipe, prepared.objective)
     torch.manual_seed(recipe.train.seed)
-    base.load(output, load_dtype(recipe, place))
+    base.load(output, load_dtype(recipe, place, base.source))
     if base.source.adapters:
         base.save(base.model, folder / MERGED)
     if base.packing is not None and base.packing.mode == "padded":
@@ -301,8 +315,8 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
     )
 
 
-def load_dtype(recipe: Recipe, place: Place) -> torch.dtype:
-    """The dtype weights are loaded in: as the recipe says, else fp32 where they move, and that of the products elsewhere.
+def load_dtype(recipe: Recipe, place: Place, source: Source) -> torch.dtype:
+    """The dtype weights are loaded in: as asked; else fp32 where they move or the products are fp32; else as saved.
 
     A weight that has once been rounded to bf16 does not get its bits back by being trained in fp32.
     """
@@ -310,4 +324,5 @@ def load_dtype(recipe: Recipe, place: Place) -> torch.dtype:
     if asked != "auto":
         return COMPUTE[asked]
     moves = "weights" in registry.load("method", recipe.gradient_method.name).needs  # type: ignore[attr-defined]
-    return torch.float32 if moves else place.frozen_dtype
+    saved = source.config.dtype if isinstance(source.config.dtype, torch.dtype) else torch.float32
+    return torch.float32 if moves or place.precision == "fp32" else saved

@@ -13,7 +13,7 @@ from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
 from tailor.bases.weights import load_weights, without_silent_gaps
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
-from tailor.core.errors import BaseError
+from tailor.core.errors import BaseError, refuse
 from tailor.core.examples import Conversation, Example, Features, Text
 from tailor.nn.segments import best_fit, by_length, pack, pad
 
@@ -25,9 +25,7 @@ class CausalBase:
     """A causal LM with its tokenizer and chat template. The weights are loaded by `load`, not before."""
 
     family: ClassVar[str] = "causal-lm"
-    has: ClassVar[frozenset[Need]] = frozenset(
-        {"linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text"}
-    )
+    has: ClassVar[frozenset[Need]] = frozenset({"linears", "embeddings", "blocks", "past_kv", "weights", "prompt_text"})
     heads: ClassVar[frozenset[Head]] = frozenset({"tokens"})
     new_head: ClassVar[bool] = False
 
@@ -81,6 +79,8 @@ class CausalBase:
         eos = self.tokenizer.eos_token_id
         if example.document and eos is not None and ids and ids[-1] != eos:
             ids.append(eos)
+        if len(ids) < 2:
+            raise refuse("too_short", "a text of fewer than two tokens teaches nothing")
         windows = [ids[start : start + window] for start in range(0, max(1, len(ids) - 1), window - 1)]
         return [
             Features(f"{example.id}/{index}", part, [0.0] + [1.0] * (len(part) - 1), trained={"text": len(part) - 1})
@@ -120,9 +120,13 @@ class CausalBase:
         return Outputs(logits[rows[0], rows[1]])
 
     def save(self, model: Any, folder: Path) -> None:
-        """A transformers folder that stock classes load, without a trace of our attention."""
-        model.set_attn_implementation("sdpa" if model.config._attn_implementation == IMPLEMENTATION else None)
-        model.save_pretrained(folder)
+        """A transformers folder that stock classes load, without a trace of our attention; the model goes on as it was."""
+        live = model.config._attn_implementation
+        model.set_attn_implementation("sdpa" if live == IMPLEMENTATION else live)
+        try:
+            model.save_pretrained(folder)
+        finally:
+            model.set_attn_implementation(live)
 
     def save_tokenizer(self, folder: Path) -> None:
         """The tokenizer with the chat template in force, so that serving renders what training rendered."""

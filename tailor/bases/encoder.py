@@ -46,8 +46,9 @@ class EncoderBase:
         if output.head not in self.heads:
             raise BaseError(f"an encoder gives {', '.join(self.heads)} and not {output.head}", where=self.name)
         if output.pooling == "mean":
-            trunk, _ = load_weights(self.source, AutoModel, dtype, add_pooling_layer=False)
-            self.model = MeanPoolClassifier(trunk, output.labels, output.problem).to(dtype)
+            trunk, missing = load_weights(self.source, AutoModel, dtype)
+            self._without_gaps_in_trunk(missing, prefix="")
+            self.model = MeanPoolClassifier(trunk, output.labels, output.problem)
             if self.source.mean_pool_head and self.source.labels == output.labels:
                 self.model.load_head(self.source.mean_pool_head)
             else:
@@ -66,7 +67,7 @@ class EncoderBase:
         )
         foreign = [] if self.source.labels == output.labels else self._outside_trunk()
         self.new_parameters = sorted({*missing, *foreign})
-        self._without_gaps_in_trunk(missing)
+        self._without_gaps_in_trunk(missing, prefix=f"{self.model.base_model_prefix}.")
         if foreign:
             _renew(self.model, foreign)
 
@@ -74,9 +75,8 @@ class EncoderBase:
         prefix = f"{self.model.base_model_prefix}."
         return [name for name, _ in self.model.named_parameters() if not name.startswith(prefix)]
 
-    def _without_gaps_in_trunk(self, missing: Sequence[str]) -> None:
+    def _without_gaps_in_trunk(self, missing: Sequence[str], prefix: str) -> None:
         """A pooler is often new (masked LMs have none); any other hole in the trunk is a broken checkpoint."""
-        prefix = f"{self.model.base_model_prefix}."
         holes = [name for name in missing if name.startswith(prefix) and "pooler" not in name]
         if holes:
             raise BaseError(

@@ -25,6 +25,8 @@ class MeanPoolClassifier(torch.nn.Module):
     def __init__(self, trunk: Any, labels: Sequence[str], problem: str) -> None:
         super().__init__()
         self.trunk = trunk
+        if getattr(trunk, "pooler", None) is not None:
+            trunk.pooler = None  # the mean stands in its place, and an unused one would only be saved untrained
         self.config = trunk.config
         self.config.id2label = dict(enumerate(labels))
         self.config.label2id = {name: index for index, name in enumerate(labels)}

@@ -10,8 +10,6 @@ from safetensors import safe_open
 from tailor.bases.loading import Source, explained
 from tailor.core.errors import BaseError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **settings: Any) -> tuple[Any, list[str]]:
     """The model in `dtype`, and the names of parameters that its checkpoint did not hold.
@@ -30,16 +28,26 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
         )
     missing = {*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))}
     for adapter in source.adapters:
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         with explained(source.name):
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        missing -= _brought_along(Path(adapter))
-    return model.to(dtype), sorted(missing)
+            model = PeftModel.from_pretrained(model, adapter, ignore_mismatched_sizes=True).merge_and_unload()
+        missing -= {name for name, shape in _brought_along(Path(adapter)).items() if shapes.get(name) == shape}
+    if source.adapters:
+        cast_parameters(model, dtype)
+    return model, sorted(missing)
 
 
-def _brought_along(adapter: Path) -> set[str]:
-    """Names of whole parameters in an adapter's file: a head trained beside it."""
+def cast_parameters(model: Any, dtype: torch.dtype) -> None:
+    """Cast weights and leave buffers: rotary frequencies rounded to bf16 are another position code."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
+    """Whole parameters in an adapter's file, by name, with their shapes: a head trained beside it."""
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        return {name.removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118
+        names = list(file.keys())
+        return {name.removeprefix("base_model.model."): tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def without_silent_gaps(name: str, missing: list[str]) -> None:

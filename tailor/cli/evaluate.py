@@ -36,7 +36,7 @@ def evaluate(
 
 
 def _met(evaluation: dict[str, Any], require: str) -> bool:
-    found = re.fullmatch(r"\s*([\w.:/-]+?)\s*(>=|<=)\s*([-+.\deE]+)\s*", require)
+    found = re.fullmatch(r"\s*([\w.:/-]+?)\s*(>=|<=)\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*", require)
     if found is None:
         raise RecipeError(f"{require!r} is no requirement", where="--require", fix="e.g. --require 'accuracy>=0.8'")
     name, sign, bound = found.groups()

@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that the outcome has."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     face.configure(json="--json" in words, quiet="--quiet" in words)
-    sys.exit(_run([word for word in words if word not in ("--json", "--quiet")], face))
+    words = [word for word in words if word not in ("--json", "--quiet")]
+    sys.exit(_run(words or ["--help"], face))
 
 
 def _run(words: list[str], face: Face) -> int:

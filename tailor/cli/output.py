@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +56,3 @@ def table(rows: list[list[str]], headings: list[str]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def show_each(values: Mapping[str, Any], lines: Callable[[str, Any], str]) -> str:
-    """One line per entry."""
-    return "\n".join(lines(key, value) for key, value in values.items())

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tailor.core.errors import TailorError
 
-Axis = Literal["method", "objective", "base", "verb", "cli"]
+Axis = Literal["method", "objective", "base"]
 
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "method": {

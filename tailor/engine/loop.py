@@ -82,6 +82,7 @@ def fit(job: Job) -> Outcome:
             return loop.run(stop)
     finally:
         loop.logs.close()
+        job.trackers.close()
 
 
 class _Loop:

@@ -135,14 +135,14 @@ def probe_rows(features: Sequence[Features]) -> list[dict[str, list[int]]]:
 
 
 @torch.no_grad()
-def own_outputs(model: Any, rows: Sequence[Mapping[str, list[int]]], device: torch.device) -> dict[int, torch.Tensor]:
-    """The trained model's logits in fp32, each row alone and unpadded, as the fresh process runs them."""
-    model.eval().float().to(device)
+def own_outputs(model: Any, rows: Sequence[Mapping[str, list[int]]]) -> dict[int, torch.Tensor]:
+    """The trained model's logits in fp32 on the CPU, each row alone and unpadded, as the fresh process runs them."""
+    model.eval().float().cpu()
     found = {}
     for index, row in enumerate(rows):
-        inputs = {name: torch.tensor([values], device=device) for name, values in row.items()}
+        inputs = {name: torch.tensor([values]) for name, values in row.items()}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        logits = model(**inputs).logits[0].float().cpu()
+        logits = model(**inputs).logits[0].float()
         found[index] = logits[-LAST:] if logits.ndim == 2 else logits[None]
     return found
 

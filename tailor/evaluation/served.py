@@ -98,7 +98,10 @@ def _contrast(tuned: list[int], base: list[int], tokenizer: Any) -> Contrast | N
     )
     if parting is None:
         return None
-    return Contrast(_beginning(tuned, tokenizer), _beginning(base[: parting + 1], tokenizer))
+    ours, theirs = _beginning(tuned, tokenizer), _beginning(base[: parting + 1], tokenizer)
+    # Other tokens can be the same text, or half a character, or space.
+    alike = ours.fits(theirs.text) or theirs.fits(ours.text)
+    return None if alike else Contrast(ours, theirs)
 
 
 def _beginning(ids: list[int], tokenizer: Any) -> Beginning:

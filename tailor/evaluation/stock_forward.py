@@ -193,9 +193,7 @@ def prove_folder(probe: dict[str, Any], found: Findings) -> None:
     """The folder by itself, then the base with its weights rounded as the folder's are."""
     artefact = Path(probe["artefact"])
     if probe["mean_pool"]:
-        trunk, info = transformers.AutoModel.from_pretrained(
-            artefact, dtype=torch.float32, add_pooling_layer=False, output_loading_info=True
-        )
+        trunk, info = transformers.AutoModel.from_pretrained(artefact, dtype=torch.float32, output_loading_info=True)
         model, found.report["missing"] = MeanPool(trunk.eval(), probe["artefact"]), sorted(info["missing_keys"])
     else:
         model, found.report["missing"] = load(probe, probe["artefact"])

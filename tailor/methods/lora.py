@@ -79,6 +79,9 @@ class Lora:
         except ValueError as error:
             first = str(error).splitlines()[0]
             raise RecipeError(f"LoRA does not fit this base: {first}", where="method.targets") from None
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # PEFT leaves the copy of a head in the base's dtype
+                parameter.data = parameter.data.float()
         share = _adapted(model) / max(1, total)
         if share < 0.5 and not self.options.allow_partial:
             raise RecipeError(

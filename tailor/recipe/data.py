@@ -1,6 +1,6 @@
 """What the model learns from, what chooses, and what reports."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,11 +13,13 @@ Split = float | str
 class DataOptions(Options):
     """Data. A bare string or list is `train`."""
 
-    train: str | list[str] = Field(description="path, list of paths, folder, glob, hub id, or embedded pocket:NAME")
+    train: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="path, list of paths, folder, glob, hub id, or embedded pocket:NAME"
+    )
     dev: Split = Field("auto", description="chooses: early stopping, best checkpoint")
     test: Split = Field("auto", description="reports; opened once per finished run, and the openings are counted")
     columns: dict[str, str] = Field({}, description="role: column, only where recognition needs help")
-    max_length: int | Literal["auto"] = Field(
+    max_length: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(
         "auto", description="tokens; auto: the longest row, bounded by the context"
     )
     on_overlong: Literal["auto", "error", "truncate_prompt", "truncate", "drop"] = Field(

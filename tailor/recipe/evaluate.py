@@ -1,12 +1,13 @@
 """What is measured, and on how much."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tailor.recipe.options import Options
 
 Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)]
 
 
 class EvaluateOptions(Options):
@@ -14,7 +15,7 @@ class EvaluateOptions(Options):
 
     primary: str = Field("auto", description="the metric that decides the verdict")
     metrics: list[str] | Auto = Field("auto", description="built-in names, or your own file.py:function")
-    samples: int | Auto = Field("auto", description="test rows for which answers are generated; auto: at most 200")
-    max_new_tokens: int | Auto = Field("auto", description="auto: from the longest reference answer")
+    samples: Count | Auto = Field("auto", description="test rows for which answers are generated; auto: at most 200")
+    max_new_tokens: Count | Auto = Field("auto", description="auto: from the longest reference answer")
     forgetting: bool | Auto = Field("auto", description="loss on a fixed general text, before and after")
     margin: float | None = Field(None, gt=0, description="points within which tuned counts as not worse")

@@ -133,7 +133,7 @@ def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
         except yaml.YAMLError:
             value = raw
         layer: dict[str, Any] = {}
-        _put(layer, key.split("."), _number(value))
+        _put(layer, key.split("."), value if raw[:1] in ('"', "'") else _number(value))
         _anchor(layer, Path.cwd())
         result = _merge(result, layer)
     return result

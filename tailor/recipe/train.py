@@ -1,12 +1,13 @@
 """How long, how fast, how precisely."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tailor.recipe.options import Options
 
 Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)]
 
 
 class OptimizerOptions(Options):
@@ -29,17 +30,19 @@ class ScheduleOptions(Options):
 class TrainOptions(Options):
     """The loop's options."""
 
-    epochs: int | Auto = Field("auto", description="auto: by the number of rows, from 3 to 10")
+    epochs: Count | Auto = Field("auto", description="auto: from 3 to 10 by the number of rows; raw text 1")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; instead of epochs")
     examples_per_batch: int = Field(16, ge=1, description="examples per optimizer step")
-    tokens_per_micro_batch: int | Auto = Field(
+    tokens_per_micro_batch: Count | Auto = Field(
         "auto", description="bounds the memory of one forward; changes no result"
     )
-    learning_rate: float | Auto = "auto"
+    learning_rate: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="auto: by method and hidden size")
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    checkpoint_every: int | Auto = Field("auto", description="optimizer steps between checkpoints")
-    patience: int | Auto | None = Field("auto", description="looks at dev without a gain before stopping; null: never")
+    checkpoint_every: Count | Auto = Field("auto", description="optimizer steps between checkpoints")
+    patience: Count | Auto | None = Field(
+        "auto", description="looks at dev without a gain before stopping; null: never"
+    )
     trackers: list[str] = Field([], description="accelerate's trackers by name: tensorboard, wandb, mlflow, trackio")

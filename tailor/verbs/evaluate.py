@@ -1,11 +1,15 @@
 """`tailor evaluate`: any model, ours or anyone's, against another on held-out rows."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tailor.bases.loading import Source, find
 from tailor.compose import (
     Prepared,
+    check_pair,
+    check_refused,
     choose_place,
     encode,
     load_data,
@@ -17,6 +21,7 @@ from tailor.compose import (
 from tailor.core.errors import TailorError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder
+from tailor.data.load import Loaded
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load, override, parse
 from tailor.verbs.measure import evaluate
@@ -40,7 +45,7 @@ def evaluate_model(
     tuned = BaseOptions(name=model) if recipe is None else recipe.base.model_copy(update=_own(model))
     base = BaseOptions(name=against) if against else (recipe.base if recipe else BaseOptions(name=_below(model)))
     settings = _recipe(recipe, base, data, margin)
-    prepared = prepare(settings) if data is None else _on_rows(settings, find(tuned))
+    prepared = prepare(settings) if data is None else _on_rows(settings, recipe, find(tuned))
     if data is None:
         _same_test(RunFolder.existing(path), prepared)
     place = choose_place(settings, prepared.base.source)
@@ -66,38 +71,50 @@ def _below(model: str) -> str:
 
 
 def _recipe(recipe: Recipe | None, base: BaseOptions, data: Any, margin: float | None) -> Recipe:
-    values: dict[str, Any] = recipe.as_dict() if recipe else {"base": base.model_dump(), "data": {}}
+    """The run's settings, or a base's own; `data` takes the place of the run's rows."""
+    values: dict[str, Any] = (
+        recipe.as_dict() if recipe else {"base": base.model_dump(), "data": {"on_overlong": "truncate"}}
+    )
     if data is not None:
-        columns = values["data"].get("columns", {}) if recipe else {}
-        values["data"] = override({}, [f"data.train={data}"])["data"] | {"dev": 0, "test": 0, "columns": columns}
-        if recipe is None:
-            values["data"]["on_overlong"] = "truncate"
+        rows = override({}, [f"data.train={json.dumps(data)}"])["data"]
+        values["data"] = {**values["data"], **rows, "dev": 0, "test": 0, "max_length": "auto"}
     if margin is not None:
         values.setdefault("evaluate", {})["margin"] = margin
     return parse(values)
 
 
-def _on_rows(recipe: Recipe, tuned: Source) -> Prepared:
-    """All rows of the data as the test split, read with the labels that the tuned model names."""
+def _on_rows(recipe: Recipe, run: Recipe | None, tuned: Source) -> Prepared:
+    """All rows of the data as the test split, read with the labels that the tuned model names.
+
+    What a guess without information would say is learned from the run's own training rows, where there is a run.
+    """
     source = find(recipe.base)
-    loaded = load_data(recipe, source.family)
-    objective = make_objective(recipe, loaded, tuned)
-    base = make_base(recipe, source, objective, loaded)
-    objective.prepare(entry.row for entry in loaded.train)
+    held_out = load_data(recipe, tuned.family)
+    objective = make_objective(recipe, held_out, tuned)
+    base = make_base(recipe, source, objective, held_out)
+    check_pair(objective, base, source)
     if tuned.labels:
-        _known_labels(objective, tuned, loaded)
-        objective.adopt(tuned.labels)
-    rows = encode(loaded.train, objective, base)
-    loaded = type(loaded)(loaded.form, loaded.train, loaded.dev, loaded.train, loaded.report)
-    loaded.report.digests["test"] = loaded.report.digests["train"]  # type: ignore[index]
-    return Prepared(recipe, base, objective, loaded, {"train": rows, "dev": encode((), objective, base), "test": rows})
+        _known_labels(objective, tuned, held_out)
+    else:
+        objective.prepare(entry.row for entry in held_out.train)
+    rows = encode(held_out.train, objective, base)
+    check_refused(recipe, rows)
+    train = load_data(run, tuned.family).train if run else held_out.train
+    digests = {**held_out.report.digests, "test": held_out.report.digests["train"]}
+    report = replace(held_out.report, digests=digests)
+    loaded = Loaded(held_out.form, train, held_out.dev, held_out.train, report)
+    nothing = encode((), objective, base)
+    return Prepared(recipe, base, objective, loaded, {"train": rows, "dev": nothing, "test": rows})
 
 
-def _known_labels(objective: Any, tuned: Source, loaded: Any) -> None:
-    strange = set(objective.labels) - set(tuned.labels)
+def _known_labels(objective: Any, tuned: Source, loaded: Loaded) -> None:
+    """Adopt the model's labels; raise at the first row with one that it cannot give."""
+    objective.adopt(tuned.labels)
+    if objective.output.problem == "regression":
+        return
     for entry in loaded.train:
         row = entry.row["label"]
-        found = strange & set(map(str, row) if isinstance(row, list | tuple) else [str(row)])
+        found = set(map(str, row) if isinstance(row, list | tuple) else [str(row)]) - set(tuned.labels)
         if found:
             raise TailorError(
                 f"the label {sorted(found)[0]!r} is unknown to this model",

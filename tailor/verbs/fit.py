@@ -119,8 +119,7 @@ def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
     before = folder.read("lock.json")
     if before is not None:
         _same(before, lock, folder)
-        settings = load(folder.recipe).as_dict()
-        if settings != recipe.as_dict():
+        if _deciding(load(folder.recipe)) != _deciding(recipe):
             raise RunError(
                 "this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output"
             )
@@ -135,6 +134,17 @@ def code_digest() -> str:
     for file in sorted(PACKAGE.rglob("*.py")):
         total.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
     return total.hexdigest()
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the weights; the rest may change when a run is resumed."""
+    values = recipe.as_dict()
+    free = ("tokens_per_micro_batch", "checkpoint_every", "trackers")
+    return {
+        **values,
+        "evaluate": None,
+        "train": {key: value for key, value in values["train"].items() if key not in free},
+    }
 
 
 def _same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
@@ -190,7 +200,7 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
             f"the model cannot be saved: {error.strerror}", where=str(folder.model), fix="make room, then --resume"
         ) from None
     rows = probe_rows(_proof_features(prepared))
-    trained = own_outputs(job.attached.model, rows, job.place.device)
+    trained = own_outputs(job.attached.model, rows)
     probe = Probe(
         artefact=str(folder.model),
         base=_stock_base(prepared, folder),

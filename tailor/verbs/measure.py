@@ -10,6 +10,7 @@ import torch
 from tailor.bases.loading import Source, find
 from tailor.compose import Prepared, load_dtype, make_base, output_of
 from tailor.core.contracts import Answer, Base, ExampleSeat, OutputSpec
+from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
 from tailor.core.examples import Origin, Text
 from tailor.core.openings import opened
 from tailor.core.paths import PACKAGE
@@ -17,7 +18,7 @@ from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
 from tailor.evaluation.answering import Asking, Held, answer_all
 from tailor.evaluation.compare import baseline_answers, task_result
-from tailor.evaluation.scorers import AnswersKind, auto, resolve
+from tailor.evaluation.scorers import LIKELIHOODS, AnswersKind, auto, resolve
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
 
@@ -63,6 +64,8 @@ def evaluate(
     if before.general_loss is not None and after.general_loss is not None:
         delta = after.general_loss - before.general_loss
         forgetting = {"base": before.general_loss, "tuned": after.general_loss, "delta": delta}
+    if after.answers is None:
+        raise BaseError("this model has no head for this task, so it cannot be measured", where=tuned.name)
     if not after.answers:
         return Measured({"tasks": {}, "forgetting": forgetting})
     baseline, base_answers = ("base", before.answers) if before.answers else _no_information(prepared, after.answers)
@@ -93,10 +96,11 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
     """Load one model and take its answers, and its loss on the general text where it predicts text."""
     recipe, objective = prepared.recipe, prepared.objective
     source = find(model)
-    base = make_base(recipe.model_copy(update={"base": model}), source, objective, prepared.loaded)
+    data = recipe.data.model_copy(update={"max_length": "auto"})
+    base = make_base(recipe.model_copy(update={"base": model, "data": data}), source, objective, prepared.loaded)
     output = _output_for(recipe, objective, source)
     torch.manual_seed(recipe.train.seed)
-    base.load(output, load_dtype(recipe, place))
+    base.load(output, load_dtype(recipe, place, source))
     if base.new_head:
         return Sitting(None, None)
     settings = asking(recipe, place)
@@ -119,7 +123,11 @@ def _held(prepared: Prepared, base: Base) -> list[Held]:
     held = []
     for example, row in prepared.held("test", most):
         target = prepared.objective.target(example)
-        features = [dataclasses.replace(part, target=target) for part in base.encoders[type(example)](example)]
+        try:
+            encoded = base.encoders[type(example)](example)
+        except RowRefused as refusal:
+            raise DataError(f"{base.name} cannot take this row: {refusal.message}", where=str(example.origin)) from None
+        features = [dataclasses.replace(part, target=target) for part in encoded]
         held.append(Held(example, row, features))
     return held
 
@@ -145,6 +153,13 @@ def check_metrics(prepared: Prepared) -> None:
     options = prepared.recipe.evaluate
     named = [*(() if options.metrics == "auto" else options.metrics), options.primary]
     names = [name for name in named if name != "auto"]
+    if prepared.objective.output.head == "labels" and LIKELIHOODS & set(names):
+        raise RecipeError(
+            f"{sorted(LIKELIHOODS & set(names))[0]} needs likelihoods, which the guess that a classifier is held against "
+            "does not have",
+            where="evaluate.metrics",
+            fix="name a metric of labels",
+        )
     resolve(names, labels=prepared.objective.output.labels, answers_kind=_kind(prepared))
 
 

@@ -88,44 +88,49 @@ class Model:
 def model_of(name: str) -> Model:
     """Load a run folder (as what it was trained to be) or a base (as what its family does by itself)."""
     path = Path(name)
-    recipe = load(path / "recipe.yaml") if (path / "recipe.yaml").exists() else None
-    if recipe is not None and not RunFolder(path).model.is_dir():
+    if not (path / "recipe.yaml").exists():
+        return open_model(BaseOptions(name=name), parse({"base": name, "data": "none"}))
+    if not RunFolder(path).model.is_dir():
         raise TailorError("this run has no model yet", where=name, fix=f"tailor fit {path / 'recipe.yaml'} --resume")
-    options = recipe.base.model_copy(update={"name": name, "chat_template": None, "revision": None}) if recipe else None
-    source = find(options or BaseOptions(name=name))
-    recipe = recipe or parse({"base": name, "data": "none"})
+    recipe = load(path / "recipe.yaml")
+    return open_model(recipe.base.model_copy(update={"name": name, "chat_template": None, "revision": None}), recipe)
+
+
+def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ()) -> Model:
+    """A base loaded for what a recipe teaches; `labels` are the outputs where the base names none itself."""
+    source = find(options)
     place = choose_place(recipe, source)
     base = registry.load("base", source.family)(source, EncodeOptions(max_length=None, on_overlong="truncate"))
-    objective = _objective(recipe, source)
+    objective = _objective(recipe, source.labels or tuple(labels))
     output = objective.output if objective is not None else OutputSpec("tokens")
     if source.mean_pool_head:
         output = dataclasses.replace(output, pooling="mean")
-    base.load(output, load_dtype(recipe, place))
+    base.load(output, load_dtype(recipe, place, source))
     base.model.to(place.device).eval()
     return Model(base, place, objective, output)
 
 
-def _objective(recipe: Recipe, source: Any) -> Any:
-    """The run's objective with the labels its artefact names; a base by itself: chat, or the labels of its own head."""
+def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:
+    """The recipe's objective with a model's labels; without one: chat, or the labels of the model's own head."""
     options = recipe.objective
     if isinstance(options, str):
-        if not source.labels:
+        if not labels:
             return None
         options = OBJECTIVES["classification"]()
     objective = registry.load("objective", options.name)(options)  # type: ignore[attr-defined]
-    if source.labels:
-        objective.adopt(source.labels)
+    if labels:
+        objective.adopt(labels)
     return objective
 
 
 def sides(name: str, limit: int) -> dict[str, Callable[[str], str]]:
     """A run's base and tuned model (or a base alone) as functions from a user's line to an answer, with histories."""
-    recipe = Path(name) / "recipe.yaml"
-    models = (
-        {"base": model_of(load(recipe).base.name), "tuned": model_of(name)}
-        if recipe.exists()
-        else {"base": model_of(name)}
-    )
+    file = Path(name) / "recipe.yaml"
+    tuned = model_of(name)
+    models = {"tuned": tuned} if file.exists() else {"base": tuned}
+    if file.exists():
+        recipe = load(file)
+        models = {"base": open_model(recipe.base, recipe, tuned.output.labels), **models}
     return {side: _Talk(model, limit).say for side, model in models.items()}
 
 
