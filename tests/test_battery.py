@@ -169,8 +169,8 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
 @pytest.mark.parametrize(
     ("form", "method", "family", "reason"),
     [
-        ("chat", "head", "llama", "brings no new head"),
-        ("chat", "mean_pool", "llama", "a mean_pool head gives labels, and this objective learns tokens"),
+        ("chat", "head", "llama", "takes hold of the head, which a base of family causal-lm does not have"),
+        ("language", "mean_pool", "llama", "takes hold of the head, which a base of family causal-lm does not have"),
         ("single", "lora", "llama", "does not take labelled examples, which the objective classification makes"),
         ("chat", "lora", "bert", "does not take conversation examples, which the objective chat makes"),
         ("language", "full", "bert", "does not take text examples, which the objective language makes"),

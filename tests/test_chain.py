@@ -17,7 +17,11 @@ def test_a_run_is_a_base_for_the_next(tmp_path: Path) -> None:
         base="pocket:gpt", data="pocket:support", method="lora", output=str(tmp_path / "first"), overrides=SHORT
     )
     second = tailor.fit(
-        base=str(first.path), data="pocket:instructions", method="lora", output=str(tmp_path / "second"), overrides=SHORT
+        base=str(first.path),
+        data="pocket:instructions",
+        method="lora",
+        output=str(tmp_path / "second"),
+        overrides=SHORT,
     )
     assert second.proof["passed"]
     assert (second.path / "base" / "model.safetensors").exists()
@@ -37,3 +41,73 @@ def test_an_adapter_on_an_adapter_is_found_innermost_first(tmp_path: Path) -> No
     source = find(BaseOptions(name=str(outer)))
     assert source.adapters == (str(inner), str(outer))
     assert source.name == "pocket:gpt+inner+outer"
+
+
+def prepared_job(tmp_path: Path, **recipe: object):  # type: ignore[no-untyped-def]
+    """A job of a few rows, ready to step."""
+    from tailor.compose import choose_place, make_job, prepare, resolved_recipe
+    from tailor.core.reporting import Reporter
+    from tailor.recipe.recipe import parse
+
+    prepared = prepare(parse(recipe))
+    place = choose_place(prepared.recipe, prepared.base.source)
+    prepared.recipe = resolved_recipe(prepared, place)
+    return make_job(prepared, prepared.recipe, place, tmp_path, Reporter(quiet=True))
+
+
+def quick_run(tmp_path: Path, base: str, data: str) -> Path:
+    """A run's artefact without its proof and evaluation: two steps of LoRA, and the folder as `fit` leaves it."""
+    import json
+
+    from tailor.engine.loop import fit
+    from tailor.recipe.recipe import parse
+
+    recipe = {"base": base, "data": data, "method": "lora", "train": {"max_steps": 2}, "output": str(tmp_path)}
+    job = prepared_job(tmp_path, **recipe)
+    fit(job)
+    job.attached.save(tmp_path / "model")
+    job.base.save_tokenizer(tmp_path / "model")
+    if job.output.labels:
+        (tmp_path / "model" / "labels.json").write_text(json.dumps(list(job.output.labels)))
+    parse(recipe).save(tmp_path / "recipe.yaml")
+    return tmp_path
+
+
+def test_a_chained_run_packs_exactly(tmp_path: Path) -> None:
+    """Saving the merged base on the way must not change the attention that training runs with."""
+    from tailor.engine.loop import dev_loss
+
+    (tmp_path / "one").mkdir()
+    first = quick_run(tmp_path / "one", "pocket:gpt", "pocket:support")
+    job = prepared_job(
+        tmp_path / "two", base=str(first), data="pocket:support", method="lora", output=str(tmp_path / "two")
+    )
+    assert job.base.packing.mode == "segments"
+    packed = dev_loss(job)
+    job.base.options = type(job.base.options)(max_length=None, packing=False)
+    assert dev_loss(job) == pytest.approx(packed, abs=1e-5)
+
+
+def test_an_encoder_takes_other_labels_on_top_of_a_run(tmp_path: Path) -> None:
+    """The inner adapter's head is of another size: it is left behind, and the new one counts as new."""
+    (tmp_path / "one").mkdir()
+    first = quick_run(tmp_path / "one", "pocket:bert", "pocket:reviews")
+    job = prepared_job(
+        tmp_path / "two", base=str(first), data="pocket:tickets", method="lora", output=str(tmp_path / "two")
+    )
+    assert job.base.new_head
+    assert len(job.output.labels) == 6
+
+
+@pytest.mark.parametrize(("base", "data"), [("pocket:gpt", "pocket:support"), ("pocket:bert", "pocket:tickets")])
+def test_under_bf16_what_learns_is_fp32_and_positions_are_not_rounded(tmp_path: Path, base: str, data: str) -> None:
+    import torch
+
+    job = prepared_job(
+        tmp_path, base=base, data=data, method="lora", train={"precision": "bf16"}, output=str(tmp_path / "out")
+    )
+    assert {value.dtype for value in job.attached.trainable().values()} == {torch.float32}
+    frozen = {value.dtype for value in job.attached.model.parameters() if not value.requires_grad}
+    assert frozen == {torch.bfloat16}
+    buffers = dict(job.attached.model.named_buffers())
+    assert all(value.dtype == torch.float32 for name, value in buffers.items() if "inv_freq" in name)

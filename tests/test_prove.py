@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -27,6 +27,7 @@ from transformers import (
 
 from tailor.bases.loading import find
 from tailor.core.errors import TailorError
+from tailor.core.paths import PACKAGE
 from tailor.evaluation import stock_forward
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import parse
@@ -44,7 +45,9 @@ SMALL: dict[str, Any] = {
     "max_position_embeddings": 256,
     "initializer_range": 0.3,
 }
-QUESTIONS = [f"Where is parcel number {number}?" for number in range(40)]
+GENERAL = PACKAGE / "evaluation" / "general.txt"
+SENTENCES = [part for part in GENERAL.read_text(encoding="utf-8").replace("\n", " ").split(". ") if len(part) > 30]
+QUESTIONS = [f"Is it true: {sentence}?" for sentence in SENTENCES[:40]]
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,13 @@ class World:
 
 
 def tokenizer_to(folder: Path) -> int:
-    """A small byte-level tokenizer with a chat template, and its size."""
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<eos>", "<|user|>", "<|assistant|>", "<|system|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    inner.train_from_iterator(QUESTIONS, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", pad_token="<eos>")
+    """A tokenizer of whole words with a chat template, and its size."""
+    inner = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["<eos>", "<|user|>", "<|assistant|>", "<|system|>", "<unk>"]
+    trainer = trainers.WordLevelTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    inner.train_from_iterator([*QUESTIONS, GENERAL.read_text(encoding="utf-8")], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", unk_token="<unk>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     return len(tokenizer)
@@ -304,7 +303,7 @@ class TestCausal:
         self, world: World, base_model: Any, tmp_path: Path
     ) -> None:
         wide, other = tmp_path / "wide", tmp_path / "other"
-        LlamaForCausalLM(LlamaConfig(vocab_size=300, **(SMALL | {"hidden_size": 48}))).save_pretrained(wide)
+        LlamaForCausalLM(LlamaConfig(vocab_size=400, **(SMALL | {"hidden_size": 48}))).save_pretrained(wide)
         tokenizer_to(wide)
         with pytest.raises(TailorError, match="does not fit this base: size mismatch"):
             prove_model(str(world.adapter), base=str(wide), served=None)
@@ -403,7 +402,7 @@ class TestServed:
         answer = prove_model(str(world.run), base=None, served=serve(server))
         assert answer["passed"], answer["problems"]
         assert sum("messages" in body for body in server.heard) == 1
-        assert server.heard[-1]["prompt"].endswith("<eos><|assistant|>")
+        assert server.heard[-1]["prompt"].split()[-2:] == ["<eos>", "<|assistant|>"]
 
     def test_lower_precision_is_no_other_model(self, world: World, words: Any, serve: Any) -> None:
         merged = AutoModelForCausalLM.from_pretrained(world.merged, dtype=torch.bfloat16).eval()

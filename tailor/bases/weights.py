@@ -1,5 +1,6 @@
 """Weights into a stock transformers class, and what must not be missing afterwards."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
     missing = {*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))}
     for adapter in source.adapters:
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        with explained(source.name):
+        with explained(source.name), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a head of another size is counted as new below
             model = PeftModel.from_pretrained(model, adapter, ignore_mismatched_sizes=True).merge_and_unload()
         missing -= {name for name, shape in _brought_along(Path(adapter)).items() if shapes.get(name) == shape}
     if source.adapters:
