@@ -9,7 +9,7 @@ from typing import Any
 from tailor.core import registry
 from tailor.core.catalogue import bases as catalogue_bases
 from tailor.core.catalogue import cached, choose, data_sets
-from tailor.core.errors import RecipeError
+from tailor.core.errors import DataError, RecipeError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder
 from tailor.data.load import load as load_rows
@@ -141,12 +141,26 @@ def check(
     data: Any, *, base: str | None = None, test: str | None = None, columns: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """What the data is and what a model will learn from it; `severity: error` marks what would stop `fit`."""
-    if base is None:
-        report = load_rows(data, columns=columns or {}, on_bad_row="skip", test=test or "auto")
-        return registry.resolve("tailor.verbs.preview:without_base")(report)  # type: ignore[no-any-return]
-    overrides = [f"data.test={json.dumps(test)}"] if test else []
-    recipe = make_recipe(base=base, data=data, columns=columns, overrides=[*overrides, "data.on_bad_row=skip"])
-    return registry.resolve("tailor.verbs.check:check")(recipe)  # type: ignore[no-any-return]
+    if base is not None:
+        overrides = [f"data.test={json.dumps(test)}"] if test else []
+        recipe = make_recipe(base=base, data=data, columns=columns, overrides=[*overrides, "data.on_bad_row=skip"])
+        try:
+            return registry.resolve("tailor.verbs.check:check")(recipe)  # type: ignore[no-any-return]
+        except DataError as error:
+            stopping = (
+                error  # the rows can be read, it seems, and yet not be trained on: say what they are, and why not
+            )
+    loaded = load_rows(data, columns=columns or {}, on_bad_row="skip", test=test or "auto")
+    report: dict[str, Any] = registry.resolve("tailor.verbs.preview:without_base")(loaded)
+    if base is not None and not any(problem["severity"] == "error" for problem in report["problems"]):
+        report["problems"].insert(0, _as_problem(stopping))
+    return report
+
+
+def _as_problem(error: DataError) -> dict[str, Any]:
+    file, _, line = error.where.rpartition(":")
+    where = {"file": file, "line": int(line)} if line.isdigit() else {"file": error.where, "line": 0}
+    return {"severity": "error", "code": error.code, "message": error.message, **where, "count": 1}
 
 
 def load(path: str | Path) -> Run:
