@@ -91,7 +91,7 @@ def medical(data: Path, out: Path) -> dict[str, Any]:
         texts, truth = rows_of(prepared, "test")
         head = parse(
             medical_recipe(data, seed, out / f"head-{seed}", method={"name": "head", "head": "mean_pool"})
-            | {"train": {"seed": seed, "precision": "fp32", "epochs": 10, "patience": None}}
+            | {"train": {"seed": seed, "precision": "fp32", "epochs": 3, "patience": None}}
         )
         answers = {
             "full": lambda recipe=full, texts=texts: tailor.fit(recipe, reporter=Reporter()).predict(texts),

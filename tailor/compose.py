@@ -17,7 +17,7 @@ from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
 from tailor.data.table import Entry, Table
 from tailor.engine.loop import Job
-from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision
+from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
 from tailor.engine.settings import Facts, plan_of, resolve
 from tailor.recipe.objectives import OBJECTIVES
 from tailor.recipe.options import Options
@@ -245,9 +245,10 @@ def output_of(recipe: Recipe, objective: Any) -> OutputSpec:
 
 
 def choose_place(recipe: Recipe, source: Source) -> Place:
-    """The best device at hand, and the precision for a base of this size on it."""
-    kind = available_devices()[0]
-    return Place(kind, *choose_precision(recipe.train.precision, kind, parameters_of(source)))
+    """The best device at hand, and threads and precision for a base of this size on it."""
+    kind, parameters = available_devices()[0], parameters_of(source)
+    settle_threads(kind, parameters)
+    return Place(kind, *choose_precision(recipe.train.precision, kind, parameters))
 
 
 def parameters_of(source: Source) -> int:

@@ -20,6 +20,7 @@ from tailor.engine import checkpoint
 from tailor.engine.checkpoint import MANIFEST, Checkpoints, Snapshot, State, verify
 from tailor.engine.guard import finite, memory_explained
 from tailor.engine.loop import Job, fit
+from tailor.verbs.fit import run
 
 IMPOSSIBLE = 10**15
 """Elements of a tensor that no machine has the memory for."""
@@ -227,6 +228,21 @@ def test_running_out_of_memory_names_the_setting(llama: Path, tmp_path: Path) ->
     assert verify(kept) is None
     smaller = job_in(tmp_path / "run", llama, tokens_per_micro_batch=150, checkpoint_every=8)
     assert fit(smaller).state.step == 8
+
+
+def test_a_run_resumes_with_smaller_micro_batches(llama: Path, tmp_path: Path) -> None:
+    """As the line about memory says; what decides the weights is held to."""
+    data = write_rows(tmp_path / "rows.jsonl", rows_of("instruction"))
+    first, smaller, other = (
+        make_recipe(llama, data, tmp_path / "run", method="lora", train={"max_steps": 4, **train})
+        for train in ({}, {"tokens_per_micro_batch": 100}, {"learning_rate": 1e-5})
+    )
+    with pytest.raises(Interrupted):
+        run(first, resume=False, reporter=InterruptingReporter(2))
+    with pytest.raises(RunError, match="begun with another recipe"):
+        run(other, resume=True, reporter=InterruptingReporter())
+    with pytest.raises(Interrupted):
+        run(smaller, resume=True, reporter=InterruptingReporter(3))
 
 
 def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:

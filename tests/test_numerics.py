@@ -83,6 +83,20 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_rows_alone(
     )  # every gradient has something to show
 
 
+def test_rows_stay_apart_on_a_base_that_is_itself_an_adapter(llama: Path, tmp_path: Path) -> None:
+    """Its merged weights are saved before training starts, and saving must not change how the model attends."""
+    first = job_for(llama, tmp_path, "instruction", method="lora")
+    randomised(first.attached.trainable())
+    first.attached.save(first.folder / "model")
+    first.base.save_tokenizer(first.folder / "model")
+    data = tmp_path / "instruction.jsonl"
+    make_recipe(llama, data, first.folder).save(first.folder / "recipe.yaml")
+    second = make_job(make_recipe(first.folder, data, tmp_path / "second", method="full"))
+    features = random_features(LENGTHS)
+    ours = trained_gradients(second, features, [range(len(features))])
+    assert ours.difference(stock_gradients(in_mode(second, "padded").attached.model, features)) < EXACT
+
+
 def test_a_message_counts_by_its_weight(llama: Path, tmp_path: Path) -> None:
     job = job_for(llama, tmp_path, "chat", method="full")
     features = [job.train[index] for index in range(4)]

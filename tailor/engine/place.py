@@ -58,6 +58,16 @@ def choose_precision(asked: str, kind: str, parameters: int) -> tuple[Precision,
     return "fp16", f"this {kind} has no native bf16; the loss is scaled"
 
 
+def settle_threads(kind: str, parameters: int) -> None:
+    """A small base on a CPU runs on one thread.
+
+    Its products are too small to share, and threads that wait for each other spin: with other work on the machine that was
+    measured to cost several times the processor time. One thread also gives the same bits on machines of any size.
+    """
+    if kind == "cpu" and parameters < SMALL:
+        torch.set_num_threads(1)
+
+
 def device_memory() -> tuple[str, int]:
     """The best device at hand and its bytes of memory; the machine's own for a CPU."""
     kind = available_devices()[0]

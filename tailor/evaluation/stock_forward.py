@@ -6,6 +6,7 @@ Usage: stock_forward.py PROBE.json OUT.safetensors
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +119,24 @@ def load(probe: dict[str, Any], location: str, revision: str = "main") -> tuple[
     torch.manual_seed(0)
     model, info = getattr(transformers, probe["model_class"]).from_pretrained(location, **settings)
     lacking = {*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))}
-    if probe["model_class"] == "AutoModel":  # token states are read, which no pooler touches
-        lacking = {name for name in lacking if "pooler" not in name}
+    if probe["model_class"] == "AutoModel":
+        lacking = without_pooler(lacking)
     return model.eval(), sorted(lacking)
+
+
+def without_pooler(names: Iterable[str]) -> set[str]:
+    """Where token states are read, no pooler has a say."""
+    return {name for name in names if "pooler" not in name}
 
 
 def load_base(probe: dict[str, Any]) -> tuple[Any, list[str]]:
     """The base, with the adapters that belong to it merged in."""
     model, lacking = load(probe, probe["base"], probe["revision"])
     for folder in probe["under"]:
-        model = PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
-        brought = {bare(name) for name in load_file(str(Path(folder) / ADAPTER_WEIGHTS))}
+        shapes = {name: value.shape for name, value in model.state_dict().items()}
+        model = PeftModel.from_pretrained(model, folder, ignore_mismatched_sizes=True).merge_and_unload().eval()
+        held = load_file(str(Path(folder) / ADAPTER_WEIGHTS)).items()
+        brought = {bare(name) for name, value in held if value.shape == shapes.get(bare(name))}
         lacking = [name for name in lacking if name not in brought]
     return model, lacking
 
@@ -194,7 +202,10 @@ def prove_folder(probe: dict[str, Any], found: Findings) -> None:
     artefact = Path(probe["artefact"])
     if probe["mean_pool"]:
         trunk, info = transformers.AutoModel.from_pretrained(artefact, dtype=torch.float32, output_loading_info=True)
-        model, found.report["missing"] = MeanPool(trunk.eval(), probe["artefact"]), sorted(info["missing_keys"])
+        model, found.report["missing"] = (
+            MeanPool(trunk.eval(), probe["artefact"]),
+            sorted(without_pooler(info["missing_keys"])),
+        )
     else:
         model, found.report["missing"] = load(probe, probe["artefact"])
         rows = model.get_input_embeddings().weight.shape[0]
