@@ -1,6 +1,7 @@
 """The step computes what the book says: against stock forwards, transformers' Trainer, and loops written without us."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -291,6 +292,20 @@ def test_a_head_is_plain_torch(bert: Path, tmp_path: Path) -> None:
     assert max(abs(a - b) for a, b in zip(logged_losses(job), losses, strict=True)) < 1e-6
     assert largest_difference(ours, plain) < 1e-6
     assert largest_difference(ours, start) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("example", "form", "left"),
+    [(plain_lora, "instruction", "adapter_model.safetensors"), (plain_head, "single", "model.safetensors")],
+    ids=["plain_lora", "plain_head"],
+)
+def test_an_example_runs_from_a_file_to_a_folder(
+    llama: Path, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: Any, form: str, left: str
+) -> None:
+    monkeypatch.setattr(example, "Settings", functools.partial(example.Settings, steps=2))
+    data = write_rows(tmp_path / "rows.jsonl", rows_of(form))
+    example.main(str(llama if example is plain_lora else bert), str(data), str(tmp_path / "out"))
+    assert {left, "tokenizer.json"} <= {file.name for file in (tmp_path / "out").iterdir()}
 
 
 # The same again

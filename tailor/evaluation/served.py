@@ -22,8 +22,8 @@ NEW_TOKENS = 24
 ENOUGH = 0.8
 """Share of the telling prompts on which a server must agree; quantised weights turn even a clear choice now and then."""
 
-LEADS, WANTED = (1.0, 0.5, 0.25), 8
-"""A logit's lead that lower precision hardly turns, from sure to likely; how many telling prompts are wanted."""
+LEADS, WANTED, FEWEST = (1.0, 0.5, 0.25), 8, 3
+"""A logit's lead that lower precision hardly turns, from sure to likely; how many telling prompts are wanted, and needed."""
 
 TIMEOUT = 120.0
 NO_CHAT = {400, 404, 405, 501}
@@ -205,9 +205,9 @@ def judge_served(
         "equal_to_tuned": as_tuned,
         "equal_to_base": as_base,
     }
-    if not count:
-        asked = f"on none of the {len(prompts)} prompts does the tuned model surely write another text than the base"
-        return answer, [f"{asked}, so it cannot be told which of them is served"]
+    if count < FEWEST:
+        asked = f"on {count or 'none'} of the {len(prompts)} prompts does the tuned model surely write another text"
+        return answer, [f"{asked} than the base, so it cannot be told which of them is served"]
     if as_tuned >= ENOUGH * count:
         return answer, []
     others = [name for name in server.offered if name != server.model]
