@@ -202,13 +202,11 @@ def prove_folder(probe: dict[str, Any], found: Findings) -> None:
     artefact = Path(probe["artefact"])
     if probe["mean_pool"]:
         trunk, info = transformers.AutoModel.from_pretrained(artefact, dtype=torch.float32, output_loading_info=True)
-        model, found.report["missing"] = (
-            MeanPool(trunk.eval(), probe["artefact"]),
-            sorted(without_pooler(info["missing_keys"])),
-        )
+        model, lacking = MeanPool(trunk.eval(), probe["artefact"]), sorted(without_pooler(info["missing_keys"]))
     else:
-        model, found.report["missing"] = load(probe, probe["artefact"])
+        model, lacking = load(probe, probe["artefact"])
         rows = model.get_input_embeddings().weight.shape[0]
+    found.report["missing"] = lacking
     found.check(model)
     found.run("reloaded", model)
     found.write("reloaded", model)
