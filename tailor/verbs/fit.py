@@ -210,6 +210,7 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         problem=job.output.problem or None,
         mean_pool=job.output.pooling == "mean",
         trust_remote_code=prepared.recipe.base.trust_remote_code,
+        revision=prepared.recipe.base.revision or "main",
     )
     proof = judge(run_stock(probe), trained)
     folder.write("proof.json", proof.as_dict())
