@@ -11,7 +11,7 @@ from tailor.bases.loading import Source, find
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
-from tailor.core.examples import Example, Origin
+from tailor.core.examples import Conversation, Example, Labelled, Origin, Text
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
@@ -27,6 +27,12 @@ SHOWN = 20
 SPLITS = ("train", "dev", "test")
 MERGED = "base"
 """Where a run that starts from an adapter keeps its merged base: stock libraries need it to load what comes of it."""
+OTHER_WAYS = {
+    Labelled: "for labels --base pocket:bert or another encoder; to have the answer written, objective=instruction",
+    Conversation: "choose a causal base such as pocket:gpt",
+    Text: "choose a causal base such as pocket:gpt",
+}
+"""What a person can do about data that a base cannot take, by the kind of example."""
 ASKED_FOR = {"dropped_overlong"}
 """Refusals that the recipe asked for: counted, and no error."""
 
@@ -166,7 +172,7 @@ def check_pair(objective: Any, base: Any, source: Source) -> None:
             f"a base of family {source.family} does not take {objective.example.__name__.lower()} examples, "
             f"which the objective {objective.name} makes",
             where="objective",
-            fix=f"choose another base, or data for: {', '.join(kind.__name__.lower() for kind in base.encoders)}",
+            fix=OTHER_WAYS.get(objective.example, "choose another base"),
             code="no_such_pair",
         )
 

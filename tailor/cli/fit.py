@@ -40,6 +40,8 @@ def fit(
             f"{sources[1]!r} is one too many: fit takes one recipe or data file", fix="write KEY=VALUE overrides"
         )
     overrides = [word for word in words if "=" in word]
+    if resume and output and not sources and not data:
+        sources = [str(RunFolder.existing(Path(output)).recipe)]
     parts: dict[str, Any] = {"base": base, "data": data, "method": method, "output": output}
     recipe = api.make_recipe(
         sources[0] if sources else None,

@@ -117,7 +117,7 @@ def _json_line(origin: Origin, raw: bytes) -> Row | BadRow:
     except UnicodeDecodeError as error:
         return BadRow(origin, "not_utf8", f"not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})")
     except json.JSONDecodeError as error:
-        return BadRow(origin, "broken_json", f"broken JSON: {error.msg} at column {error.colno}")
+        return BadRow(origin, "broken_json", f"broken JSON: {error.msg} (column {error.colno})")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets in …
         return BadRow(origin, "broken_json", f"JSON that cannot be taken in: {error}")
 
@@ -152,7 +152,7 @@ def _json(file: File) -> Iterator[Row | BadRow]:
             yield from _jsonl(file)  # JSON lines under a JSON name
             return
         raise file.error(
-            f"broken JSON: {error.msg} at column {error.colno}",
+            f"broken JSON: {error.msg} (column {error.colno})",
             code="broken_json",
             line=error.lineno,
             fix="mend the file at this place; nothing after it can be read",

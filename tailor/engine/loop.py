@@ -226,7 +226,10 @@ class _Loop:
         if state.step % plan.checkpoint_every == 0 or last or state.stopped or stop.asked:
             path = self._save()
             if stop.asked and not last:
-                raise Interrupted(f"stopped after step {state.step}; the state is saved in {path}")
+                raise Interrupted(
+                    f"stopped after step {state.step}; the state is saved in {path} — go on with: "
+                    f"tailor fit {self.job.folder / 'recipe.yaml'} --resume"
+                )
 
     def _look(self) -> None:
         """The loss on dev; keep the weights where it is the best so far, count the looks where it is not."""

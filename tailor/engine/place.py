@@ -48,7 +48,7 @@ def choose_precision(asked: str, kind: str, parameters: int) -> tuple[Precision,
     if asked == "fp16" and kind == "cpu":
         raise RecipeError("a CPU trains in fp32 or bf16", where="train.precision", fix="train.precision=auto")
     if asked != "auto":
-        return asked, "asked for"  # type: ignore[return-value]
+        return asked, "as the recipe says"  # type: ignore[return-value]
     if kind == "cpu" and parameters < SMALL:
         return "fp32", f"a base of {parameters / 1e6:.1f} M parameters gains nothing from bf16 on a CPU"
     if has_bf16(kind):
