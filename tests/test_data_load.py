@@ -173,7 +173,7 @@ class TestRepeatsAndLeaks:
         again = [{"text": "Text number 3.", "label": "b"}, {"text": "text NUMBER 4", "label": "a"}]
         contradiction = [{"text": "Text number 5!", "label": "a"}, {"text": "Text number 5.", "label": "a"}]
         loaded = load(write(tmp_path / "rows.jsonl", [*labelled(50), *again, *again[:1], *contradiction]))
-        assert loaded.report.as_dict()["duplicates"] == {"exact": 2, "normalised": 2, "contradictory": 1}
+        assert loaded.report.as_dict()["duplicates"] == {"near": None, "exact": 2, "normalised": 2, "contradictory": 1}
         found = problems(loaded)
         assert found["exact_duplicates"]["line"] == 51
         assert found["contradictory_duplicates"]["message"] == "3 rows give one input different labels"
@@ -189,7 +189,7 @@ class TestRepeatsAndLeaks:
     def test_two_answers_to_one_prompt_do_not_contradict(self, tmp_path: Path) -> None:
         rows = [{"prompt": "Say a word.", "completion": word} for word in ("One.", "Two.", "Three.")]
         loaded = load(write(tmp_path / "rows.jsonl", rows), dev=0, test=0)
-        assert loaded.report.as_dict()["duplicates"] == {"exact": 0, "normalised": 0, "contradictory": 0}
+        assert loaded.report.as_dict()["duplicates"] == {"near": None, "exact": 0, "normalised": 0, "contradictory": 0}
 
     def test_leaks(self, tmp_path: Path) -> None:
         write(tmp_path / "rows.jsonl", labelled(50))
@@ -197,6 +197,7 @@ class TestRepeatsAndLeaks:
         write(tmp_path / "held.jsonl", [*labelled(5, start=50), *leaked])
         loaded = load("rows.jsonl", dev=0, test="held.jsonl", root=tmp_path)
         assert loaded.report.as_dict()["leakage"] == {
+            "near": None,
             "exact": 1,
             "normalised": 1,
             "pairs": [

@@ -290,7 +290,7 @@ class TestErrors:
         assert deep[:2] == ("a.jsonl:8", "broken_json")
         assert deep[2].startswith("JSON that cannot be taken in: ")
         assert others == [
-            ("a.jsonl:2", "broken_json", "broken JSON: Expecting value at column 6"),
+            ("a.jsonl:2", "broken_json", "broken JSON: Expecting value (column 6)"),
             ("a.jsonl:3", "not_an_object", NOT_A_LIST),
             ("a.jsonl:5", "not_an_object", "a string, where an object with named columns should stand"),
             ("a.jsonl:6", "not_utf8", "not UTF-8 (byte 0xe9 at column 8)"),

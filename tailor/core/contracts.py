@@ -181,8 +181,8 @@ class Objective(Protocol):
         """Sum of the weighted losses and the weight it stands for."""
         ...
 
-    def question(self, example: Any) -> Question | None:
-        """What to ask a model about an example, and the answer expected; None where there is nothing to generate."""
+    def questions(self, example: Any) -> list[Question]:
+        """What to ask a model about an example, with the answers expected: the first that fits its context is asked."""
         ...
 
     def decide(self, scores: Sequence[float]) -> Any:

@@ -14,6 +14,8 @@ from tailor.core.reporting import Reporter
 from tailor.evaluation.answer_parts import split_answer
 
 ROWS_AT_ONCE = 32
+ANSWER_END = 4
+"""Tokens that a template may put around an answer."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,31 @@ def answer_all(
     scored = {"tokens": _score_tokens, "labels": _score_labels}[output.head](base, objective, output, held, asking)
     if not objective.generates:
         return scored
-    questions = [objective.question(item.example) for item in held]
+    questions = [_askable(base, objective.questions(item.example)) for item in held]
+    left_out = sum(question is None for question in questions)
+    if left_out:
+        reporter.say(
+            f"{left_out} of {len(held)} rows do not fit the context with an answer: they are measured by loss alone"
+        )
     given = generate(base, [question for question in questions if question is not None], asking, reporter)
     filled = iter(given)
     return [
         answer if question is None else _filled(answer, question, next(filled), base)
         for answer, question in zip(scored, questions, strict=True)
     ]
+
+
+def _askable(base: Any, questions: Sequence[Question]) -> Question | None:
+    """The first question that fits the context together with the answer expected."""
+    for question in questions:
+        if len(base.chat.prompt(question.messages, question.tools)) + _answer_length(base, question) <= base.context:
+            return question
+    return None
+
+
+def _answer_length(base: Any, question: Question) -> int:
+    """Tokens of the expected answer, with room for its end."""
+    return len(base.tokenizer(str(question.expected), add_special_tokens=False)["input_ids"]) + ANSWER_END
 
 
 def _filled(answer: Answer, question: Question, generated: tuple[list[int], bool], base: Base) -> Answer:
@@ -164,7 +184,9 @@ def generate(
     limit = asking.max_new_tokens or _room_for_answers(base, questions)
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     found: dict[int, tuple[list[int], bool]] = {}
-    groups = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
+    roomy = [index for index in order if len(prompts[index]) + limit <= base.context]
+    groups = [roomy[start : start + ROWS_AT_ONCE] for start in range(0, len(roomy), ROWS_AT_ONCE)]
+    groups += [[index] for index in order[len(roomy) :]]  # alone, so that nobody's answer is cut for another's length
     with reporter.progress("answering", len(groups)) as progress:
         for group in groups:
             with asking.autocast():
@@ -218,5 +240,4 @@ def _until_stop(ids: list[int], stops: set[int], text: str | None, tokenizer: An
 
 
 def _room_for_answers(base: Any, questions: Sequence[Question]) -> int:
-    longest = max((len(base.tokenizer(str(question.expected))["input_ids"]) for question in questions), default=0)
-    return longest * 3 // 2 + 16
+    return max((_answer_length(base, question) for question in questions), default=0) * 3 // 2 + 16

@@ -31,14 +31,15 @@ class Chat(TokenObjective):
             )
         return Conversation(id=seat.id, origin=seat.origin, messages=messages, tools=tuple(row.get("tools") or ()))
 
-    def question(self, example: Conversation) -> Question | None:
-        """Everything before the last assistant turn, and that turn as the answer expected."""
-        last = _last_assistant(example.messages)
-        if last <= 0:
-            return None
-        answer = example.messages[last]
-        calls = tuple({"name": call.name, "arguments": call.arguments} for call in answer.tool_calls)
-        return Question(example.messages[:last], example.tools, calls or answer.content)
+    def questions(self, example: Conversation) -> list[Question]:
+        """For each assistant turn, the last first: everything before it, and that turn as the answer expected."""
+        found = []
+        for place in range(len(example.messages) - 1, 0, -1):
+            answer = example.messages[place]
+            if answer.role == "assistant":
+                calls = tuple({"name": call.name, "arguments": call.arguments} for call in answer.tool_calls)
+                found.append(Question(example.messages[:place], example.tools, calls or answer.content))
+        return found
 
 
 def _last_assistant(messages: tuple[Message, ...]) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from tailor.core.contracts import Batch, ExampleSeat, LossSum, Outputs, OutputSpec
+from tailor.core.contracts import Batch, ExampleSeat, LossSum, Outputs, OutputSpec, Question
 from tailor.core.errors import DataError, refuse
 from tailor.core.examples import Labelled
 from tailor.nn.losses import binary_cross_entropy_sum, cross_entropy_sum, squared_error_sum
@@ -102,9 +102,9 @@ class Classification:
         assert self.problem is not None, "prepare() comes first"
         return LOSSES[self.problem](outputs.logits, batch.targets, batch.weights)
 
-    def question(self, example: Labelled) -> None:
+    def questions(self, example: Labelled) -> list[Question]:
         """Labels are decided, not generated."""
-        return
+        return []
 
     def decide(self, scores: Sequence[float]) -> str | float | tuple[str, ...]:
         """The best label, the labels whose logit is above 0, or the number itself."""

@@ -20,6 +20,6 @@ class Instruction(TokenObjective):
         turns = (Message("user", row["prompt"]), Message("assistant", row["completion"]))
         return Conversation(id=seat.id, origin=seat.origin, messages=system + turns)
 
-    def question(self, example: Conversation) -> Question:
+    def questions(self, example: Conversation) -> list[Question]:
         """The instruction, and its completion as the answer expected."""
-        return Question(example.messages[:-1], (), example.messages[-1].content)
+        return [Question(example.messages[:-1], (), example.messages[-1].content)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tailor.core.contracts import ExampleSeat
+from tailor.core.contracts import ExampleSeat, Question
 from tailor.core.errors import refuse
 from tailor.core.examples import Text
 from tailor.objectives.tokens import TokenObjective
@@ -23,6 +23,6 @@ class Language(TokenObjective):
             raise refuse("empty", "the text is empty")
         return Text(id=seat.id, origin=seat.origin, text=text, document=row.get("document", True))
 
-    def question(self, example: Text) -> None:
+    def questions(self, example: Text) -> list[Question]:
         """Raw text asks nothing."""
-        return
+        return []

@@ -248,7 +248,7 @@ def _prompt_of(base: Any, objective: Any, example: Example) -> Prompt | None:
     """What a server can be asked as it stands: raw text, or turns of plain text without tools."""
     if isinstance(example, Text):
         return _raw(base.tokenizer, example.text)
-    question = objective.question(example)
+    question = next(iter(objective.questions(example)), None)
     if question is None or question.tools or any(message.tool_calls for message in question.messages):
         return None
     return _chat(base, question.messages)
