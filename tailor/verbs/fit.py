@@ -52,7 +52,7 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     job = make_job(prepared, recipe, place, folder.path, reporter)
     outcome = fit(job)
     facts = _training_facts(job, outcome, baseline)
-    proof = save_and_prove(prepared, job, folder, reporter)
+    proof = save_and_prove(prepared, job, folder)
     del job
     prepared.base.model = None
     gc.collect()
@@ -181,7 +181,7 @@ def _training_facts(job: Job, outcome: Outcome, baseline: int) -> dict[str, Any]
     }
 
 
-def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder, reporter: Reporter) -> Proof:
+def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
     """Write the artefact whole or not at all, and have stock libraries reload it in a fresh process."""
     part = folder.path / ".model.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -212,7 +212,7 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder, reporter: Re
         trust_remote_code=prepared.recipe.base.trust_remote_code,
         revision=prepared.recipe.base.revision or "main",
     )
-    reporter.say("stock libraries reload what was saved, in a fresh process")
+    job.reporter.say("stock libraries reload what was saved, in a fresh process")
     proof = judge(run_stock(probe), trained)
     folder.write("proof.json", proof.as_dict())
     return proof
