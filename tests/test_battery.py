@@ -117,7 +117,7 @@ def test_a_run_learns_moves_only_what_it_should_and_is_saved_whole(
     assert not [name for name, value in trained.items() if torch.equal(value, start[name])]
     assert loss_on_train(job) < 0.9 * before
     monkeypatch.setattr(proof.subprocess, "run", in_this_process)
-    found = save_and_prove(prepared, job, RunFolder(job.folder), reporter)
+    found = save_and_prove(prepared, job, RunFolder(job.folder))
     assert found.problems == []
     assert found.passed
     assert found.max_difference is not None
