@@ -297,10 +297,7 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
     if base.source.adapters:
         base.save(base.model, folder / MERGED)
     if base.packing is not None and base.packing.mode == "padded":
-        reporter.say(
-            f"{base.name} cannot be packed exactly (rows side by side change its logits by "
-            f"{base.packing.difference:.2g} of their spread): it trains unpacked"
-        )
+        reporter.say(f"{base.name} trains unpacked: {base.packing.reason}")
     torch.manual_seed(recipe.train.seed)
     attached = method.attach(base, output)
     attached.model.to(place.device)

@@ -245,6 +245,16 @@ def test_a_forward_that_does_not_take_segments_is_padded(llama: Path) -> None:
     assert measure(LlamaForCausalLM.from_pretrained(llama)).mode == "segments"
 
 
+def test_a_head_that_runs_everywhere_is_read_where_something_is_learned(llama: Path, tmp_path: Path) -> None:
+    base = load_causal(llama)
+    job = token_job(base, FullOptions(), random_features(LENGTHS), tmp_path)
+    features = list(job.train)
+    expected = trained_gradients(job, features, [range(8)])
+    forward = base.model.forward
+    base.model.forward = lambda logits_to_keep, **inputs: forward(**inputs)
+    assert trained_gradients(job, features, [range(8)]).difference(expected) < EXACT
+
+
 def test_rounding_in_low_precision_is_no_contamination() -> None:
     """Padding alone changes these logits by more than a hundredth of their spread."""
     torch.manual_seed(0)
@@ -267,7 +277,7 @@ def test_rows_across_a_switch_of_rotary_frequencies_share_no_micro_batch(tmp_pat
     job = token_job(load_causal(folder), FullOptions(), random_features(LENGTHS), tmp_path)
     features = list(job.train)
     book = stock_gradients(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), features)
-    groups = job.base.packing.groups(LENGTHS, 100_000)
+    groups = job.base.micro_batches(features, 100_000)
     assert groups == [[0, 2, 3, 4, 5, 6], [1, 7]]
     assert trained_gradients(job, features, groups).difference(book) < EXACT
     assert trained_gradients(job, features, [range(len(features))]).difference(book) > 1e-3

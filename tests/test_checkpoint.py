@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import InterruptingReporter, copies, make_job, make_recipe, rows_of, write_rows
+from tiny import InterruptingReporter, copies, make_job, make_recipe, prepare_job, rows_of, write_rows
 
 from tailor.core.errors import Interrupted, RunError
+from tailor.core.runs import RunFolder
 from tailor.engine import checkpoint
 from tailor.engine.checkpoint import MANIFEST, Checkpoints, Snapshot, State, verify
 from tailor.engine.guard import finite, memory_explained
 from tailor.engine.loop import Job, fit
-from tailor.verbs.fit import run
+from tailor.verbs.fit import run, save_and_prove
 
 IMPOSSIBLE = 10**15
 """Elements of a tensor that no machine has the memory for."""
@@ -243,6 +244,15 @@ def test_a_run_resumes_with_smaller_micro_batches(llama: Path, tmp_path: Path) -
         run(other, resume=True, reporter=InterruptingReporter())
     with pytest.raises(Interrupted):
         run(smaller, resume=True, reporter=InterruptingReporter(3))
+
+
+def test_an_artefact_that_does_not_fit_the_disk_is_explained(llama: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", rows_of("instruction"))
+    recipe = make_recipe(llama, data, tmp_path / "run", method="full", train={"max_steps": 1})
+    prepared, job = prepare_job(recipe)
+    with file_limit(50_000), pytest.raises(RunError, match="the model cannot be saved: "):
+        save_and_prove(prepared, job, RunFolder(job.folder))
+    assert not list(job.folder.glob("*model*"))
 
 
 def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:

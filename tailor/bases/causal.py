@@ -15,7 +15,7 @@ from tailor.bases.weights import load_weights, without_silent_gaps
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
 from tailor.core.errors import BaseError, refuse
 from tailor.core.examples import Conversation, Example, Features, Text
-from tailor.nn.segments import best_fit, by_length, pack, pad
+from tailor.nn.segments import pack, pad
 
 RAW_TEXT_LIMIT = 1024
 """Tokens of a window of raw text where the context is longer and nothing else is asked: what fits most machines."""
@@ -63,7 +63,7 @@ class CausalBase:
             raise BaseError(f"a causal LM gives {', '.join(self.heads)} and not {output.head}", where=self.name)
         self.model, missing = load_weights(self.source, AutoModelForCausalLM, dtype)
         without_silent_gaps(self.name, missing)
-        self.packing = measure(self.model)
+        self.packing = measure(self.model) if self.options.packing else Packing("padded", 0.0, reason="asked for")
 
     def head_parameters(self) -> list[str]:
         """Names of the parameters that are new for this task: none, a language model has its head."""
@@ -99,24 +99,21 @@ class CausalBase:
 
     def micro_batches(self, features: Sequence[Features], budget: int) -> list[list[int]]:
         """Indices of the features of each micro-batch, within a budget of tokens."""
-        lengths = [len(feature) for feature in features]
-        group = by_length if self._mode(tuple(lengths)) == "padded" else best_fit
-        return group(lengths, budget)
-
-    def _mode(self, lengths: tuple[int, ...]) -> str:
         assert self.packing is not None, "load() comes first"
-        return "padded" if not self.options.packing else self.packing.mode_for(lengths)
+        return self.packing.groups([len(feature) for feature in features], budget)
 
     def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch:
         """One pack (1, T), or a padded batch (B, L) where the base cannot be packed."""
-        sequences = [feature.input_ids for feature in features]
-        mode = self._mode(tuple(len(sequence) for sequence in sequences))
+        assert self.packing is not None, "load() comes first"
+        mode = self.packing.mode_for(tuple(len(feature) for feature in features))
         return _padded(features) if mode == "padded" else _packed(features, mode)
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         """Logits (supervised positions, vocabulary): the head runs where something is learned, and nowhere else."""
-        rows = batch.rows
+        rows, keep = batch.rows, batch.inputs["logits_to_keep"]
         logits = model(**batch.inputs, use_cache=False).logits
+        if logits.shape[1] != len(keep):  # a forward that ran its head everywhere (xLSTM, code of a repository's own)
+            logits = logits[:, keep]
         return Outputs(logits[rows[0], rows[1]])
 
     def save(self, model: Any, folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from tailor.bases.loading import LABELS_FILE
 from tailor.compose import MERGED, Prepared, choose_place, make_job, prepare, resolved_recipe
@@ -194,10 +195,10 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
             (part / LABELS_FILE).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder.model, ignore_errors=True)
         part.rename(folder.model)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise RunError(
-            f"the model cannot be saved: {error.strerror}", where=str(folder.model), fix="make room, then --resume"
+            f"the model cannot be saved: {error}", where=str(folder.model), fix="make room, then --resume"
         ) from None
     rows = probe_rows(_proof_features(prepared))
     trained = own_outputs(job.attached.model, rows)
