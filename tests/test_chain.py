@@ -1,5 +1,6 @@
 """A run as a base: what was learned first is still there, and the second artefact is proved against the merged base."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_a_chained_run_packs_exactly(tmp_path: Path) -> None:
     )
     assert job.base.packing.mode == "segments"
     packed = dev_loss(job)
-    job.base.options = type(job.base.options)(max_length=None, packing=False)
+    job.base.packing = replace(job.base.packing, mode="padded")
     assert dev_loss(job) == pytest.approx(packed, abs=1e-5)
 
 
