@@ -1,7 +1,7 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +209,7 @@ def encode(table: Iterable[Entry], objective: Any, base: Any) -> Encoded:
             result.refused.append(Refusal(refusal.reason, entry.origin, refusal.message))
             continue
         for part in features:
-            result.store.append(replace(part, target=target))
+            result.store.append(part.with_target(target))
             result.rows.append(index)
             result.tokens += len(part)
             for role, count in part.trained.items():

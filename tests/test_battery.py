@@ -28,10 +28,12 @@ from tailor.verbs.fit import run, save_and_prove
 
 STEPS = 40
 RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2}
-CAUSAL, ENCODER = ("language", "instruction", "chat"), ("single", "multi", "pair", "regression")
+WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair", "regression")
 CELLS = [
-    *((form, method) for form in CAUSAL for method in ("full", "lora")),
-    *((form, method) for form in ENCODER for method in ("full", "lora", "head", "mean_pool")),
+    *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
+    *((form, "bert", method) for form in READ for method in ("full", "lora", "head", "mean_pool")),
+    *(("tags", "bert", method) for method in ("full", "lora", "head")),
+    *((form, "llama", method) for form in ("single", "tags") for method in ("full", "lora", "head")),
 ]
 
 
@@ -61,11 +63,11 @@ class Cell:
 
 
 @pytest.fixture(params=CELLS, ids="-".join)
-def cell(request: pytest.FixtureRequest, llama: Path, bert: Path, tmp_path: Path) -> Cell:
+def cell(request: pytest.FixtureRequest, tmp_path: Path) -> Cell:
     """A valid cell with its data."""
-    form, method = request.param
+    form, family, method = request.param
     data = write_rows(tmp_path / "rows.jsonl", rows_of(form, 48))
-    return Cell(llama if form in CAUSAL else bert, data, method)
+    return Cell(request.getfixturevalue(family), data, method)
 
 
 def loss_on_train(job: Job) -> float:
@@ -152,7 +154,7 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
     llama: Path, bert: Path, tmp_path: Path, form: str, method: str
 ) -> None:
     data = write_rows(tmp_path / "rows.jsonl", rows_of(form, 60))
-    cell = Cell(llama if form in CAUSAL else bert, data, method)
+    cell = Cell(llama if form in WRITTEN else bert, data, method)
     recipe = cell.recipe(tmp_path / "run", evaluate={"max_new_tokens": 4}, splits={"dev": 0.2, "test": 0.2})
     with pytest.raises(Interrupted):
         run(recipe, resume=False, reporter=InterruptingReporter(7))
@@ -169,9 +171,9 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
 @pytest.mark.parametrize(
     ("form", "method", "family", "reason"),
     [
-        ("chat", "head", "llama", "takes hold of the head, which a base of family causal-lm does not have"),
-        ("language", "mean_pool", "llama", "takes hold of the head, which a base of family causal-lm does not have"),
-        ("single", "lora", "llama", "does not take labelled examples, which the objective classification makes"),
+        ("chat", "head", "llama", "brings no new head"),
+        ("language", "mean_pool", "llama", "a mean_pool head gives labels, and this objective learns tokens"),
+        ("single", "mean_pool", "llama", "a mean_pool head is for encoders"),
         ("chat", "lora", "bert", "does not take conversation examples, which the objective chat makes"),
         ("language", "full", "bert", "does not take text examples, which the objective language makes"),
     ],

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from tailor.core.contracts import Answer
 from tailor.core.errors import TailorError
-from tailor.evaluation.compare import Comparison, baseline_answers, compare, task_result
+from tailor.core.examples import Labelled, Origin
+from tailor.evaluation.compare import Comparison, compare, task_result
 from tailor.evaluation.scorers import SumMetric, resolve
 from tailor.evaluation.wording import verdict_sentence
+from tailor.objectives.classification import Classification
+from tailor.recipe.objectives import ClassificationOptions
 
 ACCURACY, MACRO_F1 = resolve(["accuracy", "macro_f1"], answers_kind="label")
 MEAN = SumMetric(
@@ -282,22 +285,20 @@ def test_a_diverged_model_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "kind", "name", "guess"),
+    ("labels", "problem", "name", "guess"),
     [
-        (["b", "a", "b"], "label", "majority", "b"),
-        (["b", "a"], "label", "majority", "a"),
-        ([("a", "b"), ("b",), ("c", "b"), ()], "labels", "majority", ("b",)),
-        ([("a",), ("b",)], "labels", "majority", ()),
-        ([1.0, 2.0, 6], "number", "mean", 3.0),
+        (["b", "a", "b"], "single_label", "majority", "b"),
+        (["b", "a"], "single_label", "majority", "a"),
+        ([("a", "b"), ("b",), ("c", "b"), ()], "multi_label", "majority", ("b",)),
+        ([("a",), ("b",)], "multi_label", "majority", ()),
+        ([1.0, 2.0, 6.0], "regression", "mean", 3.0),
     ],
 )
-def test_baselines(labels: Any, kind: Any, name: str, guess: Any) -> None:
-    tuned = [replace(answer, nll=1.0) for answer in answers(["a"] * 3)]
-    found, guesses = baseline_answers(labels, tuned, kind)
+def test_guesses(labels: Any, problem: Any, name: str, guess: Any) -> None:
+    examples = [Labelled(id=str(i), origin=Origin("f", i), texts=("x",), label=label) for i, label in enumerate(labels)]
+    found, given = Classification(ClassificationOptions(problem=problem)).guess(examples)
     assert found == name
-    assert [(row.given, row.nll, row.example_id) for row in guesses] == [(guess, None, row.example_id) for row in tuned]
-    with pytest.raises(TailorError):
-        baseline_answers([], tuned, kind)
+    assert {given(example) for example in examples} == {guess}
 
 
 def test_task_result_has_the_agreed_shape() -> None:

@@ -199,7 +199,7 @@ def in_training_order(job: Job) -> list[Features]:
     return [
         job.train[index]
         for step in range(plan.steps)
-        for index in batch_indices(plan.seed, step, len(job.train), plan.examples_per_batch)
+        for index in batch_indices(plan.seed, step, len(job.train), plan.examples_per_batch)[1]
     ]
 
 

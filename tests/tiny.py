@@ -138,6 +138,10 @@ def _row(form: str, draw: random.Random, index: int) -> dict[str, Any]:
         case "pair":
             kind, word = draw.choice([("thing", THINGS[0]), ("colour", COLOURS[0])])
             return {"premise": text, "hypothesis": " ".join([word] * draw.randrange(4, 12)), "label": kind}
+        case "tags":
+            words = text.split()
+            kind = {thing: "B-THING", colour: "B-COLOUR"}
+            return {"tokens": words, "tags": [kind.get(word, "O") for word in words]}
         case "regression":
             return {"text": f"{text} {answer}", "label": 0.25 + COLOURS.index(colour)}
     raise ValueError(form)

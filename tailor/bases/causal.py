@@ -1,6 +1,7 @@
 """Causal language models: GPT-like bases, through transformers' own classes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,13 +9,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tailor.bases.chat import ChatTemplate
+from tailor.bases.heads import HEADS, frozen_values, load_with_head, outside_trunk, run_head
 from tailor.bases.lengths import LengthPolicy, context_of
 from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
+from tailor.bases.texts import TextReader
 from tailor.bases.weights import load_weights, without_silent_gaps
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
-from tailor.core.errors import BaseError, refuse
-from tailor.core.examples import Conversation, Example, Features, Text
+from tailor.core.errors import BaseError, RecipeError, refuse
+from tailor.core.examples import Conversation, Example, Features, Labelled, Tagged, Text
 from tailor.nn.segments import pack, pad
 
 RAW_TEXT_LIMIT = 1024
@@ -25,9 +28,10 @@ class CausalBase:
     """A causal LM with its tokenizer and chat template. The weights are loaded by `load`, not before."""
 
     family: ClassVar[str] = "causal-lm"
-    has: ClassVar[frozenset[Need]] = frozenset({"linears", "embeddings", "blocks", "past_kv", "weights", "prompt_text"})
-    heads: ClassVar[frozenset[Head]] = frozenset({"tokens"})
-    new_head: ClassVar[bool] = False
+    has: ClassVar[frozenset[Need]] = frozenset(
+        {"linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text"}
+    )
+    heads: ClassVar[frozenset[Head]] = frozenset({"tokens", "labels", "tags"})
 
     def __init__(self, source: Source, options: EncodeOptions) -> None:
         self.source = source
@@ -39,11 +43,21 @@ class CausalBase:
         self.lengths = LengthPolicy(self.limit, options.on_overlong or "error")
         self.packing: Packing | None = None
         self.model: Any = None
+        self.head: Head = "tokens"
+        self.new_parameters: list[str] = []
         self._chat: ChatTemplate | None = None
+        reader = TextReader(self.tokenizer, self.limit, options.on_overlong)
         self.encoders: Mapping[type[Example], Callable[[Any], list[Features]]] = {
             Text: self._encode_text,
             Conversation: self._encode_conversation,
+            Labelled: reader.labelled,
+            Tagged: reader.tagged,
         }
+
+    @property
+    def new_head(self) -> bool:
+        """Whether the head was made for this task; a language model has its own."""
+        return bool(self.new_parameters)
 
     @property
     def chat(self) -> ChatTemplate:
@@ -60,14 +74,33 @@ class CausalBase:
     def load(self, output: OutputSpec, dtype: torch.dtype) -> None:
         """Load the weights in `dtype`, and measure whether this base can be packed."""
         if output.head not in self.heads:
-            raise BaseError(f"a causal LM gives {', '.join(self.heads)} and not {output.head}", where=self.name)
+            raise BaseError(f"a causal LM gives {', '.join(sorted(self.heads))} and not {output.head}", where=self.name)
+        self.head = output.head
+        if output.head != "tokens":
+            self._load_task_head(output, dtype)
+            return
         self.model, missing = load_weights(self.source, AutoModelForCausalLM, dtype)
         without_silent_gaps(self.name, missing)
         self.packing = measure(self.model) if self.options.packing else Packing("padded", 0.0, reason="asked for")
 
+    def _load_task_head(self, output: OutputSpec, dtype: torch.dtype) -> None:
+        """Rows are padded: the stock classes find a row's last token by the padding id."""
+        if output.pooling == "mean":
+            raise RecipeError("a mean_pool head is for encoders", where="method.head", fix="method.head=stock")
+        loaded = load_with_head(self.source, output, dtype)
+        self.model, self.new_parameters = loaded.model, loaded.new
+        self.model.config.pad_token_id = self._fill
+        self.packing = Packing("padded", 0.0, reason="a row is judged as a whole")
+
+    @property
+    def _fill(self) -> int:
+        """The padding id; where there is none, the end of a text."""
+        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        return int(pad if pad is not None else end if end is not None else 0)
+
     def head_parameters(self) -> list[str]:
-        """Names of the parameters that are new for this task: none, a language model has its head."""
-        return []
+        """Names of the parameters that are new for this task: none where tokens are learned."""
+        return [] if self.head == "tokens" else outside_trunk(self.model)
 
     def _encode_text(self, example: Text) -> list[Features]:
         """Windows that overlap by one token, so that every token but the first is predicted exactly once."""
@@ -97,6 +130,10 @@ class CausalBase:
         weights[0] = 0.0
         return [Features(example.id, ids, weights, truncated=cut, trained=trained)]
 
+    def draw(self, features: Sequence[Features], output: OutputSpec, key: tuple[int, int]) -> list[Features]:
+        """The examples as they are."""
+        return list(features)
+
     def micro_batches(self, features: Sequence[Features], budget: int) -> list[list[int]]:
         """Indices of the features of each micro-batch, within a budget of tokens."""
         assert self.packing is not None, "load() comes first"
@@ -104,12 +141,16 @@ class CausalBase:
 
     def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch:
         """One pack (1, T), or a padded batch (B, L) where the base cannot be packed."""
+        if output.head != "tokens":
+            return HEADS[output.head].batch(features, output, self._fill)
         assert self.packing is not None, "load() comes first"
-        mode = self.packing.mode_for(tuple(len(feature) for feature in features))
+        mode = self.packing.mode_for(tuple(len(sequence) for feature in features for sequence in feature.sequences))
         return _padded(features) if mode == "padded" else _packed(features, mode)
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         """Logits (supervised positions, vocabulary): the head runs where something is learned, and nowhere else."""
+        if self.head != "tokens":
+            return run_head(model, batch, self.head)
         rows, keep = batch.rows, batch.inputs["logits_to_keep"]
         logits = model(**batch.inputs, use_cache=False).logits
         if logits.shape[1] != len(keep):  # a forward that ran its head everywhere (xLSTM, code of a repository's own)
@@ -143,21 +184,25 @@ def _targets(features: Sequence[Features]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _packed(features: Sequence[Features], mode: Any) -> Batch:
-    ids, positions, lengths = pack([feature.input_ids for feature in features])
+    ids, positions, lengths = pack([sequence for feature in features for sequence in feature.sequences])
     flat = [weight for feature in features for weight in feature.weights]
     keep = torch.tensor([index - 1 for index, weight in enumerate(flat) if weight])
     targets, weights = _targets(features)
     inputs = packed_inputs(ids, positions, lengths, mode) | {"logits_to_keep": keep}
     rows = torch.stack([torch.zeros_like(keep), torch.arange(len(keep))])
-    return Batch(inputs, targets, weights, rows, computed_tokens=ids.numel(), tokens=ids.numel())
+    return Batch(
+        inputs, targets, weights, rows, ids.numel(), ids.numel(), supervised(features), frozen_values(features)
+    )
 
 
 def _padded(features: Sequence[Features]) -> Batch:
-    ids, mask = pad([feature.input_ids for feature in features], fill=0)
+    sequences = [sequence for feature in features for sequence in feature.sequences]
+    ids, mask = pad(sequences, fill=0)
+    weighted = iter([weight for feature in features for weight in feature.weights])
     places = [
         (row, index - 1)
-        for row, feature in enumerate(features)
-        for index, weight in enumerate(feature.weights)
+        for row, sequence in enumerate(sequences)
+        for index, weight in enumerate(islice(weighted, len(sequence)))
         if weight
     ]
     keep = sorted({column for _, column in places})
@@ -165,4 +210,16 @@ def _padded(features: Sequence[Features]) -> Batch:
     targets, weights = _targets(features)
     inputs = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": torch.tensor(keep)}
     rows = torch.tensor([[row for row, _ in places], [slot[column] for _, column in places]])
-    return Batch(inputs, targets, weights, rows, computed_tokens=ids.numel(), tokens=int(mask.sum()))
+    return Batch(
+        inputs, targets, weights, rows, ids.numel(), int(mask.sum()), supervised(features), frozen_values(features)
+    )
+
+
+def supervised(features: Sequence[Features]) -> tuple[tuple[int, ...], ...]:
+    """For each example, how many learned tokens each of its sequences has."""
+    counts = []
+    for feature in features:
+        ends = list(accumulate(feature.parts or (len(feature),)))
+        starts = [0, *ends[:-1]]
+        counts.append(tuple(sum(map(bool, feature.weights[a:b])) for a, b in zip(starts, ends, strict=True)))
+    return tuple(counts)

@@ -34,6 +34,8 @@ LABELS_FILE = "labels.json"
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+NAMING = ("ForSequenceClassification", "ForTokenClassification")
+"""Architectures whose config names the outputs of their head."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -64,7 +66,7 @@ class Source:
         written = Path(self.adapters[-1] if self.adapters else self.location) / LABELS_FILE
         if written.exists():
             return tuple(json.loads(written.read_text(encoding="utf-8")))
-        if not any(name.endswith("ForSequenceClassification") for name in self.config.architectures or []):
+        if not any(name.endswith(NAMING) for name in self.config.architectures or []):
             return ()
         return tuple(str(name) for _, name in sorted(self.config.id2label.items()))
 

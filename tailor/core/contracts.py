@@ -8,7 +8,7 @@ Method.attach(base) --> Attached: parameters(), after_step(), save(), merge()
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -18,11 +18,19 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Head = Literal["tokens", "labels"]
-"""What an objective reads off a model: next-token logits, or one row of n logits per example."""
+Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding"]
+"""What an objective reads off a model: logits of the next token, of n labels per example, of n tags per word, of a span's
+first and last token, of masked tokens; or one vector per text."""
+
+AnswersKind = Literal["text", "label", "labels", "number", "raw", "tags", "span", "ranking", "score", "margin"]
+"""What a task's answers are: a text (or tool calls), a label, several labels, a number, raw text that is only read, a tag
+per word, a span, the place of the right text in a ranking, how alike two texts are, by how much one answer is preferred."""
 
 Need = Literal["linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text"]
 """What a method takes hold of. Needs that are a subset of what the base has is the method x base table."""
+
+UNTRAINED = (0, -1)
+"""The key (seed, epoch) of masks and other draws outside training: always the same, so that figures can be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,7 @@ class OutputSpec:
 
     Args:
         head: which kind of head.
-        labels: the names of the n outputs for `labels`, in order; a single empty name for regression.
+        labels: the names of the n outputs for `labels` and `tags`, in order; a single empty name for regression.
         problem: transformers' `problem_type`, which fixes the loss and the activation.
         pooling: the family's stock head, or a linear layer on the mean of the token states (sentence encoders).
     """
@@ -68,9 +76,12 @@ class Batch:
         inputs: keyword arguments of the model's forward.
         targets: what the rows of `Outputs.logits` should be, aligned with them.
         weights: float32 loss weights, one per row of the outputs.
-        rows: (2, rows) where in the model's (batch, kept positions) logits each row of the outputs stands; empty for labels.
+        rows: (2, rows) where in the model's (batch, kept positions) logits each row of the outputs stands; empty where an
+            example or text is one row.
         computed_tokens: tokens pushed through the trunk, padding included.
         tokens: real tokens of the examples.
+        parts: for each example, how many rows of the outputs each of its sequences has.
+        frozen: what was computed once with frozen weights, (examples, k) float32 by name.
     """
 
     inputs: dict[str, Any]
@@ -79,17 +90,23 @@ class Batch:
     rows: torch.Tensor
     computed_tokens: int
     tokens: int
+    parts: tuple[tuple[int, ...], ...] = ()
+    frozen: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        move = {key: value.to(device) if hasattr(value, "to") else value for key, value in self.inputs.items()}
+        inputs = {key: value.to(device) if hasattr(value, "to") else value for key, value in self.inputs.items()}
+        frozen = {key: value.to(device) for key, value in self.frozen.items()}
         targets, weights, rows = self.targets.to(device), self.weights.to(device), self.rows.to(device)
-        return Batch(move, targets, weights, rows, self.computed_tokens, self.tokens)
+        return replace(self, inputs=inputs, targets=targets, weights=weights, rows=rows, frozen=frozen)
 
 
 @dataclass(slots=True)
 class Outputs:
-    """Logits of shape (rows, classes): rows are the supervised positions, or the examples."""
+    """Logits of shape (rows, classes): rows are the supervised positions, words, texts or examples.
+
+    For spans (rows, 2, positions), of the first and the last token; for embeddings (rows, width), not yet normalised.
+    """
 
     logits: torch.Tensor
 
@@ -152,13 +169,43 @@ class Metric(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a model's outputs say about one example.
+
+    Args:
+        expected: the reference; None where there is none, or where it is generated and asked for apart.
+        given: the model's answer, of the same kind.
+        nll: summed negative log-likelihood of the reference, in nats; tokens: over how many; bytes: of the reference.
+    """
+
+    expected: Any
+    given: Any
+    nll: float | None = None
+    tokens: int = 0
+    bytes: int = 0
+
+
 class Objective(Protocol):
-    """What the data teaches."""
+    """What the data teaches.
+
+    Args:
+        generates: answers are written, not read off a row of outputs.
+        couples: its loss needs all examples of a batch at once, so that a batch cannot be taken in parts.
+        needs_frozen: what is to be computed once with the weights as they were before training.
+    """
 
     name: ClassVar[str]
     example: ClassVar[type[Example]]
     generates: ClassVar[bool]
+    couples: ClassVar[bool]
+    needs_frozen: ClassVar[bool]
     on_overlong: ClassVar[Literal["error", "truncate"]]
+
+    @property
+    def answers(self) -> AnswersKind:
+        """The kind of its answers, which decides what can score them."""
+        ...
 
     @property
     def output(self) -> OutputSpec:
@@ -173,6 +220,10 @@ class Objective(Protocol):
         """A canonical row as an example; raises `RowRefused`."""
         ...
 
+    def blank(self, texts: tuple[str, ...], seat: ExampleSeat) -> Example:
+        """Texts whose answer is asked for, as an example with any answer; raises where nothing is read off a text."""
+        ...
+
     def target(self, example: Any) -> Any:
         """The number(s) that stand for the example's label; None where the tokens are the target."""
         ...
@@ -185,8 +236,22 @@ class Objective(Protocol):
         """What to ask a model about an example, with the answers expected: the first that fits its context is asked."""
         ...
 
-    def decide(self, scores: Sequence[float]) -> Any:
-        """One row of logits as an answer: a label, a tuple of labels, or a number."""
+    def measure(self, features: Features, logits: torch.Tensor, targets: torch.Tensor) -> Any:
+        """What is kept of one feature's rows of outputs, (rows, ...) in fp32, once they are read."""
+        ...
+
+    def conclude(self, examples: Sequence[Any], measured: Sequence[Sequence[Any]]) -> list[Said]:
+        """Answers from what `measure` kept of the features of each example."""
+        ...
+
+    def freeze(
+        self, features: Features, logits: torch.Tensor, targets: torch.Tensor
+    ) -> Mapping[str, tuple[float, ...]]:
+        """What is kept of the outputs of the untrained model, where `needs_frozen` asks for it."""
+        ...
+
+    def guess(self, examples: Sequence[Any]) -> tuple[str, Callable[[Any], Any]]:
+        """The best answers that take no look at a row, from training examples: their name, and an answer per example."""
         ...
 
 
@@ -269,6 +334,10 @@ class Base(Protocol):
     def load(self, output: OutputSpec, dtype: torch.dtype) -> None: ...
 
     def head_parameters(self) -> list[str]: ...
+
+    def draw(self, features: Sequence[Features], output: OutputSpec, key: tuple[int, int]) -> list[Features]:
+        """The examples as they are seen this time (masked, say): a function of key (seed, epoch) and of each one's id."""
+        ...
 
     def micro_batches(self, features: Sequence[Features], budget: int) -> list[list[int]]: ...
 

@@ -5,7 +5,7 @@ registered encoders is the objective x base table.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -57,6 +57,11 @@ class Example:
     id: str
     origin: Origin
 
+    @property
+    def shown(self) -> str:
+        """What the example asks, as readable text."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text(Example):
@@ -64,6 +69,11 @@ class Text(Example):
 
     text: str
     document: bool = True
+
+    @property
+    def shown(self) -> str:
+        """The text."""
+        return self.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +83,11 @@ class Conversation(Example):
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def shown(self) -> str:
+        """The turns, each with its role."""
+        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled(Example):
@@ -80,6 +95,68 @@ class Labelled(Example):
 
     texts: tuple[str, ...]
     label: str | float | tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """The texts, a line each."""
+        return "\n".join(self.texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tagged(Example):
+    """Words, each with a tag such as B-PER or O."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """The words."""
+        return " ".join(self.words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span(Example):
+    """A question about a context; answers are spans of it, as (text, first character). No answers: it cannot be told."""
+
+    question: str
+    context: str
+    answers: tuple[tuple[str, int], ...]
+
+    @property
+    def shown(self) -> str:
+        """The context and the question."""
+        return f"{self.context}\n{self.question}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair(Example):
+    """Texts that belong together: an anchor, what is like it, and what is not; or two texts with a score in 0..1."""
+
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    score: float | None = None
+
+    @property
+    def shown(self) -> str:
+        """The anchor, and the other text where the two are scored."""
+        return self.anchor if self.score is None else f"{self.anchor}\n{self.positive}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference(Example):
+    """Turns, and two ways to go on: the one that is preferred, and the other."""
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The turns that both answers follow."""
+        return "\n".join(f"{message.role}: {message.content}" for message in self.prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +169,36 @@ class Features:
         weights: for token targets, the loss weight with which token i is predicted from what stands before it, length n
             (the first can never be predicted and holds 0); empty for other targets.
         extras: further inputs of the model's forward, each of length n (token_type_ids).
+        marks: numbers for each token that its base reads when it makes a batch, each of length n (the word it belongs to).
         target: class index, list of 0/1, or number, where the target is not the tokens themselves.
         truncated: how many tokens were cut off to fit `max_length`.
         trained: role -> how many of its tokens are learned, before truncation.
+        parts: lengths of the sequences that lie end to end in `input_ids`, where there are several (two answers).
+        frozen: numbers that were computed once with the frozen weights (a reference's log-probabilities).
     """
 
     example_id: str
     input_ids: list[int]
     weights: list[float] = field(default_factory=list)
     extras: Mapping[str, list[int]] = field(default_factory=dict)
+    marks: Mapping[str, list[int]] = field(default_factory=dict)
     target: Any = None
     truncated: int = 0
     trained: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[int, ...] = ()
+    frozen: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    def with_target(self, target: Any) -> "Features":
+        """The same with an objective's target, unless the base has set one itself (where a span lies in a window)."""
+        return self if self.target is not None or target is None else replace(self, target=target)
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """The token ids of each sequence."""
+        if not self.parts:
+            return [self.input_ids]
+        starts = [sum(self.parts[:place]) for place in range(len(self.parts))]
+        return [self.input_ids[start : start + length] for start, length in zip(starts, self.parts, strict=True)]

@@ -22,6 +22,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "instruction": "tailor.objectives.instruction:Instruction",
         "chat": "tailor.objectives.chat:Chat",
         "classification": "tailor.objectives.classification:Classification",
+        "tagging": "tailor.objectives.tagging:Tagging",
     },
     "base": {
         "causal-lm": "tailor.bases.causal:CausalBase",

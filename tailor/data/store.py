@@ -3,11 +3,23 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tailor.core.examples import Features
+
+
+class _Row(NamedTuple):
+    """What is kept in memory of an example: all but its numbers per token."""
+
+    example_id: str
+    target: Any
+    extras: tuple[str, ...]
+    marks: tuple[str, ...]
+    length: int
+    parts: tuple[int, ...]
+    frozen: Mapping[str, tuple[float, ...]]
 
 
 class FeatureStore(Sequence[Features]):
@@ -21,19 +33,31 @@ class FeatureStore(Sequence[Features]):
         self._path = Path(self._folder.name) / "numbers.i32"
         self._writer = self._path.open("ab")
         self._starts: list[int] = [0]
-        self._rows: list[tuple[str, Any, tuple[str, ...], int]] = []
+        self._rows: list[_Row] = []
         self._numbers: np.ndarray | None = None
 
     def append(self, features: Features) -> None:
-        """Add one example; ids, extras and weights become int32 and float32 lanes of one record."""
+        """Add one example; ids, extras, marks and weights become int32 and float32 lanes of one record."""
         lanes = [np.asarray(features.input_ids, dtype=np.int32)]
-        lanes += [np.asarray(values, dtype=np.int32) for values in features.extras.values()]
+        lanes += [
+            np.asarray(values, dtype=np.int32) for values in (*features.extras.values(), *features.marks.values())
+        ]
         if features.weights:
             lanes.append(np.asarray(features.weights, dtype=np.float32).view(np.int32))
         record = np.concatenate(lanes)
         self._writer.write(record.tobytes())
         self._starts.append(self._starts[-1] + len(record))
-        self._rows.append((features.example_id, features.target, tuple(features.extras), len(features.input_ids)))
+        self._rows.append(
+            _Row(
+                features.example_id,
+                features.target,
+                tuple(features.extras),
+                tuple(features.marks),
+                len(features.input_ids),
+                features.parts,
+                features.frozen,
+            )
+        )
         self._numbers = None
 
     def __len__(self) -> int:
@@ -43,14 +67,25 @@ class FeatureStore(Sequence[Features]):
         if self._numbers is None:
             self._writer.flush()
             self._numbers = np.memmap(self._path, dtype=np.int32, mode="r")
-        example_id, target, names, length = self._rows[index]
-        record = self._numbers[self._starts[index] : self._starts[index + 1]]
-        lanes = record.reshape(-1, length)
-        extras: Mapping[str, list[int]] = {name: lanes[1 + place].tolist() for place, name in enumerate(names)}
-        weighted = len(lanes) > 1 + len(names)
-        weights = lanes[-1].view(np.float32).tolist() if weighted else []
-        return Features(example_id, lanes[0].tolist(), weights, extras, target)
+        row = self._rows[index]
+        lanes = self._numbers[self._starts[index] : self._starts[index + 1]].reshape(-1, row.length)
+        names = (*row.extras, *row.marks)
+        lists = dict(zip(names, lanes[1:].tolist(), strict=False))
+        return Features(
+            row.example_id,
+            lanes[0].tolist(),
+            lanes[-1].view(np.float32).tolist() if len(lanes) > 1 + len(names) else [],
+            extras={name: lists[name] for name in row.extras},
+            marks={name: lists[name] for name in row.marks},
+            target=row.target,
+            parts=row.parts,
+            frozen=row.frozen,
+        )
 
     def lengths(self) -> list[int]:
         """Tokens of each example."""
-        return [row[3] for row in self._rows]
+        return [row.length for row in self._rows]
+
+    def set_frozen(self, index: int, values: Mapping[str, tuple[float, ...]]) -> None:
+        """Add what frozen weights computed for an example."""
+        self._rows[index] = self._rows[index]._replace(frozen=values)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tailor.core.contracts import Attached, Base, Objective, OutputSpec
+from tailor.core.contracts import UNTRAINED, Attached, Base, Objective, OutputSpec
 from tailor.core.errors import Interrupted, RunError
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
@@ -137,14 +137,15 @@ class _Loop:
     def _step(self) -> Mapping[str, float]:
         """One optimizer step; nothing has moved if it raises."""
         plan, job, state = self.job.plan, self.job, self.state
-        features = [job.train[i] for i in batch_indices(plan.seed, state.step, len(job.train), plan.examples_per_batch)]
+        epoch, indices = batch_indices(plan.seed, state.step, len(job.train), plan.examples_per_batch)
+        features = job.base.draw([job.train[index] for index in indices], job.output, (plan.seed, epoch))
         job.attached.train_mode()
         self.optimizer.zero_grad(set_to_none=True)
         total = weight = 0.0
         computed = 0
-        for part, indices in enumerate(job.base.micro_batches(features, plan.tokens_per_micro_batch)):
+        for part, group in enumerate(micro_batches(job, features)):
             torch.manual_seed(step_seed(plan.seed, state.step, part))
-            members = [features[index] for index in indices]
+            members = [features[index] for index in group]
             with micro_batch_explained(plan.tokens_per_micro_batch):
                 part_total, part_weight, cells = self._accumulate(members)
             total, weight, computed = total + part_total, weight + part_weight, computed + cells
@@ -271,13 +272,30 @@ def dev_loss(job: Job) -> float:
     job.attached.model.eval()
     total = weight = 0.0
     lengths_budget = job.plan.tokens_per_micro_batch
-    features = list(job.dev)
-    for indices in job.base.micro_batches(features, lengths_budget):
+    features = job.base.draw(list(job.dev), job.output, UNTRAINED)
+    for indices in dev_batches(job, features):
         batch = job.base.collate([features[index] for index in indices], job.output).to(job.place.device)
         with job.place.autocast(), micro_batch_explained(lengths_budget):
             loss = job.objective.loss(job.base.forward(job.attached.model, batch), batch)
         total, weight = total + float(loss.total), weight + loss.weight
     return total / weight
+
+
+def micro_batches(job: Job, features: Sequence[Features]) -> list[list[int]]:
+    """The parts of a batch that are run at once; all of it, where the loss couples its examples."""
+    if job.objective.couples:
+        return [list(range(len(features)))]
+    return job.base.micro_batches(features, job.plan.tokens_per_micro_batch)
+
+
+def dev_batches(job: Job, features: Sequence[Features]) -> list[list[int]]:
+    """As `micro_batches`, over all of dev; a loss that couples examples is taken over batches of the training's size."""
+    size = job.plan.examples_per_batch if job.objective.couples else len(features)
+    starts = range(0, len(features), max(1, size))
+    parts = [list(range(start, min(start + size, len(features)))) for start in starts]
+    return [
+        [part[index] for index in group] for part in parts for group in micro_batches(job, [features[i] for i in part])
+    ]
 
 
 def _copy_into(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:

@@ -16,11 +16,11 @@ def steps_per_epoch(count: int, batch: int) -> int:
     return -(-count // batch)
 
 
-def batch_indices(seed: int, step: int, count: int, batch: int) -> list[int]:
-    """The examples of a 0-based optimizer step."""
+def batch_indices(seed: int, step: int, count: int, batch: int) -> tuple[int, list[int]]:
+    """The epoch and the examples of a 0-based optimizer step."""
     epoch, place = divmod(step, steps_per_epoch(count, batch))
     order = permutation(seed, epoch, count)
-    return [int(index) for index in order[place * batch : (place + 1) * batch]]
+    return epoch, [int(index) for index in order[place * batch : (place + 1) * batch]]
 
 
 def step_seed(seed: int, step: int, part: int) -> int:

@@ -1,15 +1,14 @@
 """A model's answers to held-out examples: generated where the answer is text, decided where it is a label."""
 
 import contextlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from tailor.core.contracts import Answer, Base, Objective, OutputSpec, Question
-from tailor.core.examples import Conversation, Example, Features, Labelled, Text
+from tailor.core.contracts import UNTRAINED, Answer, Base, Objective, OutputSpec, Question
+from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
 from tailor.evaluation.answer_parts import split_answer
 
@@ -50,7 +49,7 @@ def answer_all(
     """One answer per example, in order; the model is put into evaluation mode."""
     base.model.eval()
     base.model.to(asking.device)
-    scored = {"tokens": _score_tokens, "labels": _score_labels}[output.head](base, objective, output, held, asking)
+    scored = score(base, objective, output, held, asking)
     if not objective.generates:
         return scored
     questions = [_askable(base, objective.questions(item.example)) for item in held]
@@ -105,71 +104,45 @@ def _flat(held: Sequence[Held]) -> tuple[list[Features], list[int]]:
     return [features for features, _ in pairs], [index for _, index in pairs]
 
 
-def _score_tokens(
-    base: Base, objective: Objective, output: OutputSpec, held: Sequence[Held], asking: Asking
-) -> list[Answer]:
-    """Summed negative log-likelihood of each example's weighted tokens, in nats."""
+def score(base: Base, objective: Objective, output: OutputSpec, held: Sequence[Held], asking: Asking) -> list[Answer]:
+    """What can be read off the model's outputs for each example: decisions, spans, likelihoods."""
     flat, owner = _flat(held)
-    nats, tokens = [0.0] * len(held), [0] * len(held)
-    for indices in base.micro_batches(flat, asking.tokens_at_once):
-        members = [flat[index] for index in indices]
-        batch = base.collate(members, output).to(asking.device)
-        with asking.autocast():
-            logits = base.forward(base.model, batch).logits
-        losses = torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
-        counts = [sum(map(bool, member.weights)) for member in members]
-        for index, part in zip(indices, losses.double().split(counts), strict=True):
-            nats[owner[index]] += float(part.sum())
-            tokens[owner[index]] += len(part)
+    kept: list[list[Any]] = [[] for _ in held]
+    for index, measured in enumerate(measure_all(base, objective, output, flat, asking)):
+        kept[owner[index]].append(measured)
+    said = objective.conclude([item.example for item in held], kept)
     return [
-        Answer(item.example.id, item.row, *_shown(item.example), None, nll, count, _reference_bytes(item.example))
-        for item, nll, count in zip(held, nats, tokens, strict=True)
+        Answer(
+            item.example.id,
+            item.row,
+            item.example.shown,
+            one.expected,
+            one.given,
+            nll=one.nll,
+            tokens=one.tokens,
+            bytes=one.bytes,
+        )
+        for item, one in zip(held, said, strict=True)
     ]
 
 
-def _score_labels(
-    base: Base, objective: Objective, output: OutputSpec, held: Sequence[Held], asking: Asking
-) -> list[Answer]:
-    """The decision of each example's row of logits, and the loss of its label."""
-    flat, owner = _flat(held)
-    answers: list[Answer | None] = [None] * len(held)
-    for indices in base.micro_batches(flat, asking.tokens_at_once):
-        batch = base.collate([flat[index] for index in indices], output).to(asking.device)
+@torch.no_grad()
+def measure_all(
+    base: Base, objective: Objective, output: OutputSpec, features: Sequence[Features], asking: Asking
+) -> list[Any]:
+    """What the objective keeps of the outputs for each feature, in order; masks are drawn as for no epoch of training."""
+    found: list[Any] = [None] * len(features)
+    seen = base.draw(features, output, UNTRAINED)
+    for indices in base.micro_batches(seen, asking.tokens_at_once):
+        members = [seen[index] for index in indices]
+        batch = base.collate(members, output).to(asking.device)
         with asking.autocast():
-            outputs = base.forward(base.model, batch)
-        for place, index in enumerate(indices):
-            one = slice(place, place + 1)
-            row = type(outputs)(outputs.logits[one])
-            single = type(batch)({}, batch.targets[one], batch.weights[one], batch.rows, 0, 0)
-            item = held[owner[index]]
-            decided = objective.decide(outputs.logits[place].float().tolist())
-            loss = float(objective.loss(row, single).total)
-            answers[owner[index]] = Answer(
-                item.example.id, item.row, *_shown(item.example), decided, loss if math.isfinite(loss) else None, 1
-            )
-    return [answer for answer in answers if answer is not None]
-
-
-def _shown(example: Example) -> tuple[str, Any]:
-    """What an example asks, as readable text, and what it expects."""
-    match example:
-        case Text():
-            return example.text, None
-        case Labelled():
-            return "\n".join(example.texts), example.label
-        case Conversation():
-            return "\n".join(f"{message.role}: {message.content}" for message in example.messages), None
-    raise TypeError(type(example).__name__)
-
-
-def _reference_bytes(example: Example) -> int:
-    match example:
-        case Text():
-            return len(example.text.encode())
-        case Conversation():
-            answers = [message.content for message in example.messages if message.role == "assistant"]
-            return sum(len(answer.encode()) for answer in answers)
-    return 0
+            logits = base.forward(base.model, batch).logits
+        sizes = [sum(parts) for parts in batch.parts]
+        rows = zip(indices, members, logits.float().split(sizes), batch.targets.split(sizes), strict=True)
+        for index, member, some, targets in rows:
+            found[index] = objective.measure(member, some, targets)
+    return found
 
 
 def generate(

@@ -13,9 +13,8 @@ show the same difference (Miller 2024, "Adding Error Bars to Evals"). Two ways l
 One metric, named before anything is measured, decides: so nothing is corrected for the metrics shown beside it.
 """
 
-from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -326,39 +325,7 @@ def _chunks(total: int, width: int) -> list[tuple[int, int]]:
     return [(start, min(step, total - start)) for start in range(0, total, step)]
 
 
-# --- the base that cannot do the task, and a task's result ----------------------------------------------------------
-
-
-def baseline_answers(
-    train_labels: Sequence[Any], answers: Sequence[Answer], kind: Literal["label", "labels", "number"]
-) -> tuple[str, list[Answer]]:
-    """The no-information predictor's name and its answers, for a base without a head for the task.
-
-    It knows the training labels and nothing else: the most frequent label (the first by name among equals), every label
-    that more than half of the rows have (mostly none), or the mean. Raises `TailorError` without training labels.
-    """
-    if not train_labels:
-        raise TailorError("there are no training labels to guess from", where="data.train", fix="add labelled rows")
-    name, guess = _BASELINES[kind]
-    given = guess(train_labels)
-    return name, [replace(answer, given=given, nll=None, thinking="", cut=False) for answer in answers]
-
-
-def _most_frequent(labels: Sequence[Any]) -> Any:
-    counts = Counter(labels)
-    return min(counts, key=lambda label: (-counts[label], str(label)))
-
-
-def _usual(labels: Sequence[Any]) -> tuple[Any, ...]:
-    counts = Counter(name for names in labels for name in set(names))
-    return tuple(sorted(name for name, count in counts.items() if 2 * count > len(labels)))
-
-
-def _mean(labels: Sequence[Any]) -> float:
-    return float(np.mean(labels))
-
-
-_BASELINES = {"label": ("majority", _most_frequent), "labels": ("majority", _usual), "number": ("mean", _mean)}
+# --- a task's result ------------------------------------------------------------------------------------------------
 
 
 def task_result(
@@ -379,7 +346,7 @@ def task_result(
         tuned: answers of the tuned model.
         metrics: what to report.
         primary: the name of the one that decides the verdict.
-        baseline: `base`, `majority` or `mean`.
+        baseline: `base`, or the name of a guess.
         opened: how often the test split has been opened, this time included.
         margin_points: see `compare`.
         groups: see `compare`.

@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from tailor.core.errors import RunError
 from tailor.core.examples import Features
-from tailor.evaluation.stock_forward import LAST
+from tailor.evaluation.stock_forward import read_off
 
 STOCK = Path(__file__).with_name("stock_forward.py")
 RELOADED, MERGED, FACTOR = 1e-4, 1e-3, 100
@@ -32,8 +32,9 @@ CLASSES = {
     "tokens": "AutoModelForCausalLM",
     "labels": "AutoModelForSequenceClassification",
     "tags": "AutoModelForTokenClassification",
+    "span": "AutoModelForQuestionAnswering",
     "masked": "AutoModelForMaskedLM",
-    "states": "AutoModel",
+    "embedding": "AutoModel",
 }
 """What is read off a model -> the stock class that gives it."""
 
@@ -142,8 +143,7 @@ def own_outputs(model: Any, rows: Sequence[Mapping[str, list[int]]]) -> dict[int
     for index, row in enumerate(rows):
         inputs = {name: torch.tensor([values]) for name, values in row.items()}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        logits = model(**inputs).logits[0].float()
-        found[index] = logits[-LAST:] if logits.ndim == 2 else logits[None]
+        found[index] = read_off(model(**inputs))
     return found
 
 

@@ -16,14 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tailor.core.contracts import Answer, Metric
+from tailor.core.contracts import Answer, AnswersKind, Metric
 from tailor.core.errors import TailorError
 from tailor.evaluation import own_scorer, text_scores
 from tailor.evaluation.answer_forms import as_calls, as_json, as_labels, as_number, as_plain, as_text, same_json
 from tailor.evaluation.text_scores import Floats, ratio
-
-AnswersKind = Literal["text", "label", "labels", "number", "raw"]
-"""What a task's answers are: a text (or tool calls), a label, several labels, a number, or raw text, only read."""
 
 SHORT_ANSWER_WORDS = 3
 LIKELIHOODS = frozenset({"loss", "perplexity", "bits_per_byte"})
@@ -139,6 +136,45 @@ def _mcc_value(totals: Floats) -> Floats:
     given, expected = np.moveaxis(totals[..., 2:].reshape(*totals.shape[:-1], 2, -1), -2, 0)
     spread = (rows**2 - (given**2).sum(-1)) * (rows**2 - (expected**2).sum(-1))
     return ratio(right * rows - (given * expected).sum(-1), np.sqrt(np.maximum(spread, 0)))
+
+
+def _entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Kind, first and last word of each name: a B- or another kind begins one, as seqeval's default scheme reads tags."""
+    found, start, kind = set(), 0, ""
+    for place, tag in enumerate([*tags, "O"]):
+        mark, _, new = tag.partition("-")
+        if kind and (mark != "I" or new != kind):
+            found.add((kind, start, place - 1))
+            kind = ""
+        if mark in ("B", "I") and new and not kind:
+            start, kind = place, new
+    return found
+
+
+def _units(answer: Answer) -> tuple[set[Any], set[Any]]:
+    """Names given and expected; words with their tags, where the tags mark no names (parts of speech)."""
+    given, expected = answer.given or (), answer.expected
+    if any(tag[:2] in ("B-", "I-") for tag in (*given, *expected)) or set(expected) == {"O"}:
+        return _entities(given), _entities(expected)
+    return {(place, tag) for place, tag in enumerate(given)}, {(place, tag) for place, tag in enumerate(expected)}
+
+
+def _entity_f1_row(answer: Answer) -> tuple[float, float]:
+    given, expected = _units(answer)
+    return 2.0 * len(given & expected), float(len(given) + len(expected))
+
+
+def _entity_why(answer: Answer) -> str:
+    given, expected = _units(answer)
+    said = (
+        f"{name} {len(units)}" for name, units in (("missed", expected - given), ("wrong", given - expected)) if units
+    )
+    return ", ".join(said)
+
+
+def _word_accuracy_row(answer: Answer) -> tuple[float, float]:
+    given = answer.given or ()
+    return float(sum(a == b for a, b in zip(given, answer.expected, strict=False))), float(len(answer.expected))
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
@@ -300,7 +336,7 @@ def _max_words(name: str, limit: str) -> Metric:
 Labels = Collection[str]
 _TEXT: tuple[AnswersKind, ...] = ("text",)
 _NAMES: tuple[AnswersKind, ...] = ("label", "labels", "text")
-_ANY: tuple[AnswersKind, ...] = ("text", "label", "labels", "number", "raw")
+_ANY: tuple[AnswersKind, ...] = ("text", "label", "labels", "number", "raw", "tags", "span", "margin")
 
 
 def _nats(name: str, row: Callable[[Answer], Sequence[float]], formula: Callable[[Floats], Floats]) -> SumMetric:
@@ -317,6 +353,14 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
     "rouge_l": (_TEXT, lambda labels: _share("rouge_l", _of_texts(text_scores.rouge_l))),
     "chrf": (_TEXT, lambda labels: _counted("chrf", text_scores.chrf_counts, text_scores.chrf_value)),
     "bleu": (_TEXT, lambda labels: _counted("bleu", text_scores.bleu_counts, text_scores.bleu_value)),
+    "entity_f1": (
+        ("tags",),
+        lambda labels: SumMetric("entity_f1", _each(_entity_f1_row), _first_over_second, why=_entity_why),
+    ),
+    "word_accuracy": (
+        ("tags",),
+        lambda labels: SumMetric("word_accuracy", _each(_word_accuracy_row), _first_over_second),
+    ),
     "json_valid": (
         _TEXT,
         lambda labels: _share("json_valid", lambda answer: float(not _json_error(answer)), _json_error),
@@ -450,4 +494,5 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "classification": _for_labels,
     "instruction": _for_texts,
     "chat": _for_texts,
+    "tagging": lambda answers: ["entity_f1", "word_accuracy"],
 }

@@ -47,10 +47,7 @@ class Findings:
         for index, row in enumerate(self.probe["rows"]):
             inputs = {name: torch.tensor([values]) for name, values in row.items()}
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-            result = model(**inputs)
-            values = (result.logits if "logits" in result else result.last_hidden_state)[0]
-            kept = values[-LAST:] if values.ndim == 2 else values[None]
-            self.tensors[f"{part}/{index}"] = kept.float().contiguous()
+            self.tensors[f"{part}/{index}"] = read_off(model(**inputs)).contiguous()
 
     def check(self, model: torch.nn.Module) -> None:
         """Note the weights that are not numbers."""
@@ -82,6 +79,15 @@ class Findings:
         leads = (best[..., 0] - best[..., 1]).tolist()
         rows = [until_stop(row, set(stops)) for row in written.sequences[:, -len(written.scores) :].tolist()]
         self.report["texts"][part] = [[row, lead[: len(row)]] for row, lead in zip(rows, leads, strict=True)]
+
+
+def read_off(result: Any) -> torch.Tensor:
+    """One row's outputs in fp32: (positions, vocabulary or width) at its last positions, (1, labels), of a span (2, L)."""
+    if "start_logits" in result:
+        return torch.stack([result.start_logits[0], result.end_logits[0]]).float()
+    values = (result.logits if "logits" in result else result.last_hidden_state)[0]
+    kept: torch.Tensor = values[-LAST:] if values.ndim == 2 else values[None]
+    return kept.float()
 
 
 def until_stop(ids: list[int], stops: set[int]) -> list[int]:

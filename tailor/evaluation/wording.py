@@ -16,6 +16,8 @@ TITLES: dict[str, tuple[str, Style]] = {
     "rouge_l": ("ROUGE-L", "share"),
     "chrf": ("chrF", "score"),
     "bleu": ("BLEU", "score"),
+    "entity_f1": ("Entity F1", "share"),
+    "word_accuracy": ("Word accuracy", "share"),
     "json_valid": ("Valid JSON", "share"),
     "json_fields": ("Right JSON fields", "share"),
     "tool_call": ("Right tool calls", "share"),
@@ -29,7 +31,12 @@ PATTERNS: dict[str, tuple[str, Style]] = {
     "regex": ("Answers that match {}", "share"),
     "max_words": ("Answers of at most {} words", "share"),
 }
-BASELINES = {"majority": " for the majority guess", "mean": " for always guessing the mean"}
+BASELINES = {
+    "majority": " for the majority guess",
+    "mean": " for always guessing the mean",
+    "all-O": " for tagging nothing",
+    "empty": " for never answering",
+}
 
 
 def named(metric: str) -> tuple[str, Style]:

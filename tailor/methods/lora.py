@@ -14,7 +14,15 @@ from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
 from tailor.recipe.methods import LoraOptions
 
-TASKS = {"tokens": TaskType.CAUSAL_LM, "labels": TaskType.SEQ_CLS}
+TASKS = {
+    "tokens": TaskType.CAUSAL_LM,
+    "labels": TaskType.SEQ_CLS,
+    "tags": TaskType.TOKEN_CLS,
+    "span": TaskType.QUESTION_ANS,
+    "embedding": TaskType.FEATURE_EXTRACTION,
+    "masked": None,
+}
+"""Heads -> PEFT's task types; it has none for masked language models."""
 
 
 class LoraModel:

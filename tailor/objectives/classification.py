@@ -1,12 +1,18 @@
 """A label for one text or two: one of n, several of n, or a number."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, ClassVar, Literal
 
-from tailor.core.contracts import Batch, ExampleSeat, LossSum, Outputs, OutputSpec, Question
+import torch
+
+from tailor.core.contracts import AnswersKind, Batch, ExampleSeat, LossSum, Outputs, OutputSpec, Said
 from tailor.core.errors import DataError, refuse
-from tailor.core.examples import Labelled
+from tailor.core.examples import Features, Labelled
 from tailor.nn.losses import binary_cross_entropy_sum, cross_entropy_sum, squared_error_sum
+from tailor.objectives.plain import PlainObjective
 from tailor.recipe.objectives import ClassificationOptions
 
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -27,17 +33,21 @@ NAMES: dict[Problem, Literal["single_label", "multi_label", "regression"]] = {
     "regression": "regression",
 }
 
+ANSWERS: dict[Problem, AnswersKind] = {
+    "single_label_classification": "label",
+    "multi_label_classification": "labels",
+    "regression": "number",
+}
 
-class Classification:
+
+class Classification(PlainObjective):
     """Sequence classification and regression."""
 
     name: ClassVar[str] = "classification"
     example: ClassVar[type[Labelled]] = Labelled
-    generates: ClassVar[bool] = False
-    on_overlong: ClassVar[Literal["error", "truncate"]] = "truncate"
 
     def __init__(self, options: ClassificationOptions) -> None:
-        self.options = options
+        super().__init__(options)
         self.problem: Problem | None = PROBLEMS.get(options.problem)
         self.labels: tuple[str, ...] = ()
 
@@ -78,6 +88,11 @@ class Classification:
         """`texts` and `label`; raises `RowRefused` for a label of another type than the first row's."""
         return Labelled(id=seat.id, origin=seat.origin, texts=tuple(row["texts"]), label=self._label(row["label"]))
 
+    def blank(self, texts: tuple[str, ...], seat: ExampleSeat) -> Labelled:
+        """Texts whose label is asked for; the one that it holds is any."""
+        label: Any = {"label": self.labels[0], "labels": (), "number": 0.0}[self.answers]
+        return Labelled(id=seat.id, origin=seat.origin, texts=texts, label=label)
+
     def _label(self, label: Any) -> str | float | tuple[str, ...]:
         several = isinstance(label, list | tuple)
         if self.problem == "regression":
@@ -102,9 +117,30 @@ class Classification:
         assert self.problem is not None, "prepare() comes first"
         return LOSSES[self.problem](outputs.logits, batch.targets, batch.weights)
 
-    def questions(self, example: Labelled) -> list[Question]:
-        """Labels are decided, not generated."""
-        return []
+    @property
+    def answers(self) -> AnswersKind:
+        """A label, several, or a number."""
+        return ANSWERS[self.problem or "single_label_classification"]
+
+    def measure(self, features: Features, logits: torch.Tensor, targets: torch.Tensor) -> tuple[list[float], float]:
+        """The row of scores, and the loss of the right label."""
+        assert self.problem is not None, "prepare() comes first"
+        return logits[0].tolist(), float(
+            LOSSES[self.problem](logits, targets, torch.ones(1, device=logits.device)).total
+        )
+
+    def conclude(self, examples: Sequence[Labelled], measured: Sequence[Sequence[Any]]) -> list[Said]:
+        """The decision on each example, and the loss of its label where that is a number."""
+        return [
+            Said(example.label, self.decide(scores), loss if math.isfinite(loss) else None, 1)
+            for example, [(scores, loss)] in zip(examples, measured, strict=True)
+        ]
+
+    def guess(self, examples: Sequence[Labelled]) -> tuple[str, Callable[[Labelled], Any]]:
+        """The most frequent label (the first by name among equals), what more than half of the rows have, or the mean."""
+        name, best = GUESSES[self.answers]
+        given = best([example.label for example in examples])
+        return name, lambda example: given
 
     def decide(self, scores: Sequence[float]) -> str | float | tuple[str, ...]:
         """The best label, the labels whose logit is above 0, or the number itself."""
@@ -113,6 +149,23 @@ class Classification:
         if self.problem == "multi_label_classification":
             return tuple(name for name, score in zip(self.labels, scores, strict=True) if score > 0)
         return self.labels[max(range(len(scores)), key=scores.__getitem__)]
+
+
+def _most_frequent(labels: Sequence[Any]) -> Any:
+    counts = Counter(labels)
+    return min(counts, key=lambda label: (-counts[label], str(label)))
+
+
+def _usual(labels: Sequence[Any]) -> tuple[Any, ...]:
+    counts = Counter(name for names in labels for name in set(names))
+    return tuple(sorted(name for name, count in counts.items() if 2 * count > len(labels)))
+
+
+GUESSES: dict[str, tuple[str, Callable[[Sequence[Any]], Any]]] = {
+    "label": ("majority", _most_frequent),
+    "labels": ("majority", _usual),
+    "number": ("mean", fmean),
+}
 
 
 def _problem_of(label: Any) -> Problem:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tailor.core.contracts import ExampleSeat, Question
+from tailor.core.contracts import AnswersKind, ExampleSeat
 from tailor.core.errors import refuse
 from tailor.core.examples import Text
 from tailor.objectives.tokens import TokenObjective
@@ -15,6 +15,7 @@ class Language(TokenObjective):
     name: ClassVar[str] = "language"
     example: ClassVar[type[Text]] = Text
     generates: ClassVar[bool] = False
+    answers: ClassVar[AnswersKind] = "raw"
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Text:
         """`text`, and `document: False` for a block cut out of a longer one."""
@@ -22,7 +23,3 @@ class Language(TokenObjective):
         if not text.strip():
             raise refuse("empty", "the text is empty")
         return Text(id=seat.id, origin=seat.origin, text=text, document=row.get("document", True))
-
-    def questions(self, example: Text) -> list[Question]:
-        """Raw text asks nothing."""
-        return []

@@ -1,38 +1,51 @@
-"""What the objectives that learn tokens share: the loss, and nothing to learn from the rows beforehand."""
+"""What the objectives that learn tokens share: the loss, and how likely the reference is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from tailor.core.contracts import Batch, LossSum, Outputs, OutputSpec
+import torch
+from torch.nn.functional import cross_entropy
+
+from tailor.core.contracts import AnswersKind, Batch, LossSum, Outputs, OutputSpec, Said
+from tailor.core.examples import Conversation, Example, Features, Text
 from tailor.nn.losses import cross_entropy_sum
-from tailor.recipe.options import Options
+from tailor.objectives.plain import PlainObjective
 
 
-class TokenObjective:
+class TokenObjective(PlainObjective):
     """Cross-entropy on the tokens that carry weight."""
 
     generates: ClassVar[bool] = True
     on_overlong: ClassVar[Literal["error", "truncate"]] = "error"
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    answers: ClassVar[AnswersKind] = "text"
 
     @property
     def output(self) -> OutputSpec:
         """Next-token logits."""
         return OutputSpec("tokens")
 
-    def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Nothing to see beforehand."""
-
-    def target(self, example: Any) -> None:
-        """The tokens are the target."""
-        return
-
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """Weighted negative log-likelihood in nats, and the weight it sums over."""
         return cross_entropy_sum(outputs.logits, batch.targets, batch.weights)
 
-    def decide(self, scores: Sequence[float]) -> Any:
-        """Tokens are generated, not decided."""
-        raise TypeError("token objectives answer by generating")
+    def measure(self, features: Features, logits: torch.Tensor, targets: torch.Tensor) -> tuple[float, int]:
+        """Summed negative log-likelihood in nats, and over how many tokens."""
+        return float(cross_entropy(logits, targets, reduction="none").double().sum()), len(targets)
+
+    def conclude(self, examples: Sequence[Example], measured: Sequence[Sequence[Any]]) -> list[Said]:
+        """How likely the reference is; what the model writes itself is asked for apart."""
+        return [
+            Said(None, None, sum(nats for nats, _ in parts), sum(count for _, count in parts), reference_bytes(example))
+            for example, parts in zip(examples, measured, strict=True)
+        ]
+
+
+def reference_bytes(example: Example) -> int:
+    """UTF-8 bytes of what is learned."""
+    match example:
+        case Text():
+            return len(example.text.encode())
+        case Conversation():
+            answers = [message.content for message in example.messages if message.role == "assistant"]
+            return sum(len(answer.encode()) for answer in answers)
+    return 0

@@ -35,9 +35,16 @@ class ClassificationOptions(Options):
     )
 
 
+class TaggingOptions(Options):
+    """A tag for each word: names, slots, parts of speech."""
+
+    name: Literal["tagging"] = "tagging"
+
+
 OBJECTIVES: dict[str, type[Options]] = {
     "language": LanguageOptions,
     "instruction": InstructionOptions,
     "chat": ChatOptions,
     "classification": ClassificationOptions,
+    "tagging": TaggingOptions,
 }

@@ -113,7 +113,7 @@ def _known_labels(objective: Any, tuned: Source, loaded: Loaded) -> None:
     if objective.output.problem == "regression":
         return
     for entry in loaded.train:
-        row = entry.row["label"]
+        row = entry.row["label" if "label" in entry.row else "tags"]
         found = set(map(str, row) if isinstance(row, list | tuple) else [str(row)]) - set(tuned.labels)
         if found:
             raise TailorError(

@@ -190,9 +190,8 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         part.mkdir()
         job.attached.save(part)
         job.base.save_tokenizer(part)
-        labels = [name for name in job.output.labels if job.output.head == "labels"]
-        if labels:
-            (part / LABELS_FILE).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+        if job.output.labels:
+            (part / LABELS_FILE).write_text(json.dumps(list(job.output.labels), ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder.model, ignore_errors=True)
         part.rename(folder.model)
     except (OSError, SafetensorError) as error:

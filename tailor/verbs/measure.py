@@ -17,21 +17,18 @@ from tailor.core.paths import PACKAGE
 from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
 from tailor.evaluation.answering import Asking, Held, answer_all
-from tailor.evaluation.compare import baseline_answers, task_result
-from tailor.evaluation.scorers import LIKELIHOODS, AnswersKind, auto, resolve
+from tailor.evaluation.compare import task_result
+from tailor.evaluation.scorers import LIKELIHOODS, auto, resolve
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
+
+GUESSED = {"label", "labels", "number", "tags", "span"}
+"""Kinds of answers that a base gives by a guess alone, having no head for them."""
 
 GENERATED_ROWS = 200
 GENERAL_WINDOW = 128
 """Tokens of a window of the general text: fixed, so that every run of a base starts from the same figure."""
 GENERAL_TEXT = PACKAGE / "evaluation" / "general.txt"
-
-KINDS: dict[str, AnswersKind] = {
-    "single_label_classification": "label",
-    "multi_label_classification": "labels",
-    "regression": "number",
-}
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,14 @@ def evaluate(
 
 def _no_information(prepared: Prepared, answers: Sequence[Answer]) -> tuple[str, list[Answer]]:
     """The best guess without looking at a row: the score to beat where the base has no head for the task."""
-    labels = [
-        prepared.objective.read(entry.row, ExampleSeat(entry.id, entry.origin)).label for entry in prepared.loaded.train
-    ]
-    return baseline_answers(labels, answers, KINDS[prepared.objective.output.problem])  # type: ignore[arg-type]
+    objective, train = prepared.objective, prepared.loaded.train
+    if not len(train):
+        raise DataError("there are no training labels to guess from", where="data.train", fix="add labelled rows")
+    seen = [objective.read(entry.row, ExampleSeat(entry.id, entry.origin)) for entry in train]
+    name, guess = objective.guess(seen)
+    asked = {example.id: guess(example) for example, _ in prepared.held("test")}
+    given = [dataclasses.replace(answer, given=asked[answer.example_id], nll=None) for answer in answers]
+    return name, given
 
 
 def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> Sitting:
@@ -127,7 +128,7 @@ def _held(prepared: Prepared, base: Base) -> list[Held]:
             encoded = base.encoders[type(example)](example)
         except RowRefused as refusal:
             raise DataError(f"{base.name} cannot take this row: {refusal.message}", where=str(example.origin)) from None
-        features = [dataclasses.replace(part, target=target) for part in encoded]
+        features = [part.with_target(target) for part in encoded]
         held.append(Held(example, row, features))
     return held
 
@@ -143,24 +144,19 @@ def asking(recipe: Recipe, place: Place) -> Asking:
     )
 
 
-def _kind(prepared: Prepared) -> AnswersKind:
-    text: AnswersKind = "text" if prepared.objective.generates else "raw"
-    return KINDS.get(prepared.objective.output.problem, text)
-
-
 def check_metrics(prepared: Prepared) -> None:
     """Raise where a metric that the recipe names is unknown or unfit: before the training, not after it."""
     options = prepared.recipe.evaluate
     named = [*(() if options.metrics == "auto" else options.metrics), options.primary]
     names = [name for name in named if name != "auto"]
-    if prepared.objective.output.head == "labels" and LIKELIHOODS & set(names):
+    if prepared.objective.answers in GUESSED and LIKELIHOODS & set(names):
         raise RecipeError(
-            f"{sorted(LIKELIHOODS & set(names))[0]} needs likelihoods, which the guess that a classifier is held against "
+            f"{sorted(LIKELIHOODS & set(names))[0]} needs likelihoods, which the guess that such a model is held against "
             "does not have",
             where="evaluate.metrics",
-            fix="name a metric of labels",
+            fix="name a metric of its answers",
         )
-    resolve(names, labels=prepared.objective.output.labels, answers_kind=_kind(prepared))
+    resolve(names, labels=prepared.objective.output.labels, answers_kind=prepared.objective.answers)
 
 
 def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[Answer]) -> tuple[list[Any], str]:
@@ -172,7 +168,7 @@ def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[A
         primary = names[0]
     if options.primary != "auto":
         primary = options.primary
-    return resolve([primary, *names], labels=output.labels, answers_kind=_kind(prepared)), primary
+    return resolve([primary, *names], labels=output.labels, answers_kind=prepared.objective.answers), primary
 
 
 @torch.no_grad()

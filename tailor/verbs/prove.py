@@ -27,7 +27,13 @@ PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
 
 ADAPTER_FILE = "adapter_config.json"
-TASKS = {"CAUSAL_LM": "tokens", "SEQ_CLS": "labels", "TOKEN_CLS": "tags", "FEATURE_EXTRACTION": "states"}
+TASKS = {
+    "CAUSAL_LM": "tokens",
+    "SEQ_CLS": "labels",
+    "TOKEN_CLS": "tags",
+    "QUESTION_ANS": "span",
+    "FEATURE_EXTRACTION": "embedding",
+}
 """PEFT's task types -> what is read off the model."""
 
 ARCHITECTURES = {
@@ -35,6 +41,7 @@ ARCHITECTURES = {
     "LMHeadModel": "tokens",
     "ForSequenceClassification": "labels",
     "ForTokenClassification": "tags",
+    "ForQuestionAnswering": "span",
     "ForMaskedLM": "masked",
 }
 OUTPUT_LAYERS = (".classifier.weight", ".score.weight", ".out_proj.weight", ".logits_proj.weight")
@@ -172,18 +179,18 @@ def _adapter_settings(folder: Path) -> Mapping[str, Any]:
 def _head(artefact: Artefact) -> str:
     """What is read off the model, by what the artefact says of itself."""
     folder, config = artefact.folder, artefact.source.config
-    if (folder / LABELS_FILE).exists():
-        return "labels"
     task = TASKS.get(_adapter_settings(folder).get("task_type") or "")
     if task:
         return task
     if getattr(config, "is_encoder_decoder", False):
         raise TailorError("encoder-decoder models cannot be proved yet", where=str(folder))
+    if (folder / LABELS_FILE).exists() and artefact.source.mean_pool_head is not None:
+        return "labels"
     name = next(iter(config.architectures or []), "")
     known = next((head for ending, head in ARCHITECTURES.items() if name.endswith(ending)), None)
     # A bare trunk whose config names labels was a classifier, and has lost its head.
     plain = [f"LABEL_{index}" for index in range(2)]
-    return known or ("states" if list(config.id2label.values()) == plain else "labels")
+    return known or ("embedding" if list(config.id2label.values()) == plain else "labels")
 
 
 def _label_count(artefact: Artefact) -> int:

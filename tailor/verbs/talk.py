@@ -11,13 +11,13 @@ from tailor.bases.chat import Segment
 from tailor.bases.loading import find
 from tailor.compose import choose_place, load_dtype
 from tailor.core import registry
-from tailor.core.contracts import Batch, EncodeOptions, ExampleSeat, OutputSpec
+from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, TailorError
-from tailor.core.examples import Labelled, Message, Origin
+from tailor.core.examples import Features, Message, Origin
 from tailor.core.runs import RunFolder
 from tailor.data.canonical import BUILDERS, Cells
 from tailor.evaluation.answer_parts import split_answer
-from tailor.evaluation.answering import generate_ids
+from tailor.evaluation.answering import Asking, Held, generate_ids, score
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions
@@ -64,25 +64,19 @@ class Model:
             ids, _ = generate_ids(self.base, [prompt], limit, self.place.device, **sampling)[0]
         return ids
 
-    @torch.no_grad()
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
-        """A label, tuple of labels or number per text (or pair of texts)."""
-        if self.output.head != "labels":
+        """What the model reads off each text (or pair of texts): a label, labels, a number, tags, a span."""
+        if self.objective is None or self.objective.generates or self.objective.answers == "raw":
             raise BaseError("this model writes text and gives no labels", where=self.base.name, fix="use generate")
-        features = []
-        for number, text in enumerate(texts):
-            both = (text,) if isinstance(text, str) else tuple(text)
-            example = Labelled(id=str(number), origin=HERE, texts=both, label="")
-            dummy = [0.0] * len(self.output.labels) if self.output.problem.startswith("multi") else 0
-            features += [dataclasses.replace(part, target=dummy) for part in self.base.encoders[Labelled](example)]
-        found: list[Any] = [None] * len(features)
-        for indices in self.base.micro_batches(features, 4096):
-            batch: Batch = self.base.collate([features[index] for index in indices], self.output).to(self.place.device)
-            with self.place.autocast():
-                logits = self.base.forward(self.base.model, batch).logits.float()
-            for index, row in zip(indices, logits.tolist(), strict=True):
-                found[index] = self.objective.decide(row)
-        return found
+        both = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        examples = [self.objective.blank(parts, ExampleSeat(str(number), HERE)) for number, parts in enumerate(both)]
+        asking = Asking(self.place.device, 4096, None, self.place.autocast)
+        held = [Held(example, {}, self._features(example)) for example in examples]
+        return [answer.given for answer in score(self.base, self.objective, self.output, held, asking)]
+
+    def _features(self, example: Any) -> list[Features]:
+        target = self.objective.target(example)
+        return [part.with_target(target) for part in self.base.encoders[type(example)](example)]
 
 
 def model_of(name: str) -> Model:
@@ -142,10 +136,13 @@ class _Talk:
         self.history: list[Message] = []
 
     def say(self, line: str) -> str:
-        if self.model.output.head == "labels":
+        if not self.model.objective or self.model.objective.generates:
+            return self._reply(line)
+        if self.model.objective.answers != "raw":
             return "(no head for this task)" if self.model.base.new_head else str(self.model.predict([line])[0])
-        if self.model.objective is not None and not self.model.objective.generates:
-            return self.model.generate(line, max_new_tokens=self.limit)
+        return self.model.generate(line, max_new_tokens=self.limit)
+
+    def _reply(self, line: str) -> str:
         self.history.append(Message("user", line))
         answer = self.model.reply(self.history, limit=self.limit)
         self.history.append(Message("assistant", answer))

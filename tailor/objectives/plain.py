@@ -1,0 +1,51 @@
+"""What most objectives share: nothing to learn from the rows beforehand, nothing to ask, nothing to compute in advance."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from tailor.core.contracts import ExampleSeat, Question
+from tailor.core.errors import BaseError
+from tailor.core.examples import Example, Features
+from tailor.recipe.options import Options
+
+
+class PlainObjective:
+    """Defaults; see `core.contracts.Objective`."""
+
+    generates: ClassVar[bool] = False
+    couples: ClassVar[bool] = False
+    needs_frozen: ClassVar[bool] = False
+    on_overlong: ClassVar[Literal["error", "truncate"]] = "truncate"
+
+    def __init__(self, options: Options) -> None:
+        self.options: Any = options
+
+    def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Nothing to see beforehand."""
+
+    def adopt(self, labels: Sequence[str]) -> None:
+        """A model that is already trained brings no outputs of its own that could differ."""
+
+    def blank(self, texts: tuple[str, ...], seat: ExampleSeat) -> Example:
+        """What cannot be read off a text alone cannot be predicted."""
+        raise BaseError("this model predicts nothing of a text by itself", fix="use generate")
+
+    def target(self, example: Any) -> Any:
+        """The base's encoder knows the target."""
+        return None
+
+    def questions(self, example: Any) -> list[Question]:
+        """Nothing is asked: answers are read off."""
+        return []
+
+    def freeze(
+        self, features: Features, logits: torch.Tensor, targets: torch.Tensor
+    ) -> Mapping[str, tuple[float, ...]]:
+        """Nothing is kept of the untrained model."""
+        return {}
+
+    def guess(self, examples: Sequence[Any]) -> tuple[str, Callable[[Any], Any]]:
+        """A base without the head for it is no base for this objective."""
+        raise TypeError("this objective has no guess to be held against")
