@@ -122,7 +122,10 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
             ["acuracy", "accuracy"],
         ),
         "method without a head": ([*fit, str(folder / "good.jsonl"), "method=head"], ["method", "head"]),
-        "labels on a causal base": ([*fit, str(folder / "labels.jsonl")], ["objective", "causal-lm"]),
+        "a pooled head on a causal base": (
+            [*fit, str(folder / "labels.jsonl"), "method={name: head, head: mean_pool}"],
+            ["method.head", "encoders"],
+        ),
         "chat on an encoder": ([*label, str(folder / "good.jsonl")], ["objective", "encoder"]),
         "context exceeded": ([*fit, str(folder / "good.jsonl"), "data.max_length=99999"], ["data.max_length", "512"]),
         "two sources": ([*fit, str(folder / "good.jsonl"), "other.jsonl"], ["other.jsonl"]),
@@ -136,7 +139,7 @@ NAMES = [
     "empty file", "broken JSON", "not UTF-8", "unknown columns", "missing file", "roles", "overlong",
     "label that train lacks", "no such base", "a folder that is no base", "a hub id offline", "unknown key",
     "unknown override", "bad value", "not YAML", "unknown method", "unknown metric", "method without a head",
-    "labels on a causal base", "chat on an encoder", "context exceeded", "two sources", "no data", "usage", "no such run",
+    "a pooled head on a causal base", "chat on an encoder", "context exceeded", "two sources", "no data", "usage", "no such run",
 ]  # fmt: skip
 
 
