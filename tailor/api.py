@@ -14,9 +14,16 @@ from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder
 from tailor.data.load import load as load_rows
 from tailor.data.load import peek
-from tailor.recipe.recipe import Recipe, override, parse, read_recipe
+from tailor.recipe.many import KINDS, AnyRecipe, StagedRecipe, TasksRecipe, parse_any
+from tailor.recipe.recipe import Recipe, RecipeFile, override, read_recipe
 
 RECIPES = (".yaml", ".yml")
+CARRIED_BY = {
+    Recipe: "tailor.verbs.fit:run",
+    StagedRecipe: "tailor.verbs.stages:run",
+    TasksRecipe: "tailor.verbs.tasks:run",
+}
+"""Kinds of recipes, and what carries them through."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,20 @@ class Run:
         found: list[Any] = self._model().predict(texts)
         return found
 
+    def task(self, name: str) -> "Run":
+        """One task of a run that has several: it predicts by itself."""
+        folder = self.path / "model" / "heads" / name
+        if not folder.is_dir():
+            known = sorted(entry.name for entry in folder.parent.glob("*"))
+            raise RecipeError(f"this run has no task {name!r}", where=str(self.path), fix=f"one of: {', '.join(known)}")
+        return Run(folder)
+
     def _model(self) -> Any:
         return registry.resolve("tailor.verbs.talk:model_of")(str(self.path))
 
 
 def make_recipe(
-    what: str | Path | Recipe | None = None,
+    what: str | Path | AnyRecipe | None = None,
     *,
     base: str | Mapping[str, Any] | None = None,
     data: Any = None,
@@ -68,7 +83,7 @@ def make_recipe(
     overrides: Sequence[str] = (),
     resume: bool = False,
     reporter: Reporter | None = None,
-) -> Recipe:
+) -> AnyRecipe:
     """A recipe from a file, from data alone, or from its parts; what is left open is chosen and said.
 
     Args:
@@ -80,7 +95,7 @@ def make_recipe(
         reporter: hears of every choice.
     """
     values: dict[str, Any] = {}
-    if isinstance(what, Recipe):
+    if isinstance(what, RecipeFile):
         values = what.as_dict()
     elif what is not None and Path(what).suffix in RECIPES:
         values = read_recipe(Path(what))
@@ -91,12 +106,12 @@ def make_recipe(
     if columns:
         texts.append(f"data.columns={json.dumps(dict(columns))}")
     values = override(values, [*texts, *overrides])
-    if "data" not in values:
+    if "data" not in values and not KINDS.keys() & values.keys():
         raise RecipeError("there is no data", where="data", fix="tailor fit DATA, or --data DATA", code="missing_key")
     say = (reporter or Reporter(quiet=True)).say
     if "base" not in values:
-        values["base"] = _chosen_base(values["data"], say)
-    recipe = parse(values)
+        values["base"] = _chosen_base(_first_data(values), say)
+    recipe = parse_any(values)
     if recipe.output == "runs/auto":
         recipe = recipe.model_copy(update={"output": str(_output(recipe, resume))})
     return recipe
@@ -112,10 +127,16 @@ def _chosen_base(data: Any, say: Any) -> str:
     return str(chosen["name"])
 
 
-def _output(recipe: Recipe, resume: bool) -> Path:
+def _first_data(values: Mapping[str, Any]) -> Any:
+    """The data that a base is chosen for: of the last stage or the first task, where there are several."""
+    if "stages" in values:
+        return values["stages"][-1]["data"]
+    return next(iter(values["tasks"].values()))["data"] if "tasks" in values else values["data"]
+
+
+def _output(recipe: AnyRecipe, resume: bool) -> Path:
     """`runs/BASE-METHOD-DATA`, numbered where that exists; the last one of these to resume."""
-    source = recipe.data.train if isinstance(recipe.data.train, str) else recipe.data.train[0]
-    parts = [recipe.base.name.rstrip("/").rpartition("/")[2], getattr(recipe.method, "name", ""), Path(source).stem]
+    parts = [recipe.base.name.rstrip("/").rpartition("/")[2], *recipe.described()]
     name = "-".join(parts).replace(":", "-")
     root = Path("runs").resolve()
     taken = 0
@@ -129,11 +150,11 @@ def _numbered(name: str, count: int) -> str:
 
 
 def fit(
-    what: str | Path | Recipe | None = None, *, resume: bool = False, reporter: Reporter | None = None, **parts: Any
+    what: str | Path | AnyRecipe | None = None, *, resume: bool = False, reporter: Reporter | None = None, **parts: Any
 ) -> Run:
     """Carry a recipe (or data, or `base=`, `data=`, `method=`) through training, proof, evaluation and report."""
     recipe = make_recipe(what, resume=resume, reporter=reporter, **parts)
-    registry.resolve("tailor.verbs.fit:run")(recipe, resume=resume, reporter=reporter or Reporter(quiet=True))
+    registry.resolve(CARRIED_BY[type(recipe)])(recipe, resume=resume, reporter=reporter or Reporter(quiet=True))
     return Run(Path(recipe.output))
 
 
@@ -205,12 +226,14 @@ def examples(data: Any, *, base: str | None, columns: Mapping[str, str], count: 
     return registry.resolve("tailor.verbs.check:examples")(recipe, count)  # type: ignore[no-any-return]
 
 
-def plan_fit(recipe: Recipe) -> dict[str, Any]:
+def plan_fit(recipe: AnyRecipe) -> dict[str, Any]:
     """What `fit` would do: the resolved recipe, the data report and the plan; nothing is trained or written."""
+    if not isinstance(recipe, Recipe):
+        return {"recipe": recipe.as_dict()}
     return registry.resolve("tailor.verbs.fit:dry_run")(recipe)  # type: ignore[no-any-return]
 
 
-def needs_download(recipe: Recipe) -> bool:
+def needs_download(recipe: AnyRecipe) -> bool:
     """Whether the base is a hub id that is not in the local cache."""
     name = recipe.base.name
     return not name.startswith("pocket:") and not Path(name).exists() and not cached(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
 from tailor.data.table import Entry, Table
 from tailor.engine.loop import Job
+from tailor.engine.order import batch_indices
 from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
 from tailor.engine.settings import Facts, plan_of, resolve
 from tailor.recipe.objectives import OBJECTIVES
@@ -315,6 +317,9 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
         folder=folder,
         reporter=reporter,
         trackers=trackers,
+        order=partial(
+            batch_indices, plan.seed, count=len(prepared.splits["train"].store), batch=plan.examples_per_batch
+        ),
         locate=prepared.locate,
     )
 

@@ -139,7 +139,8 @@ NAMES = [
     "empty file", "broken JSON", "not UTF-8", "unknown columns", "missing file", "roles", "overlong",
     "label that train lacks", "no such base", "a folder that is no base", "a hub id offline", "unknown key",
     "unknown override", "bad value", "not YAML", "unknown method", "unknown metric", "method without a head",
-    "a pooled head on a causal base", "chat on an encoder", "context exceeded", "two sources", "no data", "usage", "no such run",
+    "a pooled head on a causal base", "chat on an encoder", "context exceeded", "two sources", "no data", "usage",
+    "no such run",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -27,6 +28,9 @@ from tailor.nn.segments import pad
 NEVER = torch.finfo(torch.float32).min
 """The logit of a position that cannot be chosen."""
 
+HEAD_FILE = "head.safetensors"
+"""One task's own weights, where several tasks share a trunk."""
+
 TRUNK = {"embedding"}
 """Heads that add nothing to the trunk."""
 
@@ -44,8 +48,15 @@ def load_with_head(source: Source, output: OutputSpec, dtype: torch.dtype) -> Lo
 
     Raises `BaseError` where the trunk itself is incomplete.
     """
-    if output.pooling == "mean":
-        return _mean_pooled(source, output, dtype)
+    loaded = _mean_pooled(source, output, dtype) if output.pooling == "mean" else _stock(source, output, dtype)
+    if source.head is None:
+        return loaded
+    held = load_file(source.head / HEAD_FILE)
+    loaded.model.load_state_dict(held, strict=False)
+    return Loaded(loaded.model, sorted(set(loaded.new) - set(held)))
+
+
+def _stock(source: Source, output: OutputSpec, dtype: torch.dtype) -> Loaded:
     settings: dict[str, Any] = {}
     if output.labels:
         names = dict(enumerate(output.labels))

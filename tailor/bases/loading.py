@@ -9,9 +9,9 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import transformers
 import yaml
@@ -25,10 +25,13 @@ from transformers.models.auto.modeling_auto import (
 from tailor.bases.mean_pool import MEAN_POOL_FILE
 from tailor.core.errors import BaseError
 from tailor.core.paths import POCKET, embedded_base
+from tailor.core.runs import made_by
 from tailor.recipe.base import BaseOptions
 
 EMBEDDED = "pocket:"
 LABELS_FILE = "labels.json"
+HEAD_DESCRIPTION = "head.json"
+"""Stands beside one task's head: which trunk it belongs to."""
 
 # The libraries' own bars and advice would stand between our lines; what matters of it is said by us.
 transformers.utils.logging.disable_progress_bar()
@@ -47,6 +50,7 @@ class Source:
         name: how artefacts call it: a hub id, `pocket:NAME`, or a folder's own name; never a machine's path.
         location: what `from_pretrained` takes.
         adapters: PEFT folders to be laid on and merged, innermost first (a run folder's adapter, say).
+        head: the folder of one task's head on a trunk that several tasks share.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Source:
     config: PretrainedConfig
     options: BaseOptions
     adapters: tuple[str, ...] = ()
+    head: Path | None = None
 
     @property
     def family(self) -> str:
@@ -63,7 +68,7 @@ class Source:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the outputs of a classifier's head, in order; empty where the base has none that is named."""
-        written = Path(self.adapters[-1] if self.adapters else self.location) / LABELS_FILE
+        written = (self.head or Path(self.adapters[-1] if self.adapters else self.location)) / LABELS_FILE
         if written.exists():
             return tuple(json.loads(written.read_text(encoding="utf-8")))
         if not any(name.endswith(NAMING) for name in self.config.architectures or []):
@@ -75,6 +80,14 @@ class Source:
         """The folder of a mean-pool head that lies beside the trunk."""
         return Path(self.location) if (Path(self.location) / MEAN_POOL_FILE).exists() else None
 
+    @property
+    def pooling(self) -> Literal["stock", "mean"]:
+        """How the head that was saved with this model reads the token states."""
+        if self.head is not None:
+            description = json.loads((self.head / HEAD_DESCRIPTION).read_text(encoding="utf-8"))
+            return "mean" if description["pooling"] == "mean" else "stock"
+        return "mean" if self.mean_pool_head else "stock"
+
     def hub_options(self) -> dict[str, Any]:
         """What every `from_pretrained` call on this base needs."""
         return {"revision": self.options.revision or "main", "trust_remote_code": self.options.trust_remote_code}
@@ -82,7 +95,7 @@ class Source:
     def digest(self) -> str:
         """sha256 over the config and weight files of every part, by content: equal bases have equal digests anywhere."""
         total = hashlib.sha256()
-        for location in (self.location, *self.adapters):
+        for location in (self.location, *self.adapters, *([str(self.head)] if self.head else [])):
             total.update(folder_digest(local_folder(location, self.options.revision)).encode())
         return total.hexdigest()
 
@@ -106,6 +119,9 @@ def find(options: BaseOptions) -> Source:
 
 
 def _local(path: Path, options: BaseOptions) -> Source:
+    path = made_by(path)
+    if (path / HEAD_DESCRIPTION).exists():
+        return _task_of(path, options)
     model = path / "model"
     if (path / "recipe.yaml").exists() and model.is_dir():
         path = model
@@ -119,6 +135,13 @@ def _local(path: Path, options: BaseOptions) -> Source:
         raise BaseError(*_no_safetensors(path))
     name = path.parent.name if path.name == "model" else path.name
     return Source(name, str(path), _config(str(path), options), options)
+
+
+def _task_of(head: Path, options: BaseOptions) -> Source:
+    """One task of a multi-task run: the shared trunk, and the head that lies here."""
+    description = json.loads((head / HEAD_DESCRIPTION).read_text(encoding="utf-8"))
+    trunk = find(options.model_copy(update={"name": str((head / description["trunk"]).resolve())}))
+    return replace(trunk, name=f"{trunk.name}/{head.name}", head=head)
 
 
 def _no_safetensors(path: Path) -> tuple[str]:

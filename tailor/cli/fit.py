@@ -13,7 +13,8 @@ from tailor.cli.output import Answer, face
 from tailor.core.errors import RecipeError
 from tailor.core.runs import SUMMARY, RunFolder
 from tailor.evaluation.wording import verdict_sentence
-from tailor.recipe.recipe import Recipe, read_yaml, schema
+from tailor.recipe.many import AnyRecipe
+from tailor.recipe.recipe import read_yaml, schema
 
 
 def fit(
@@ -69,7 +70,7 @@ def _names_base(sources: list[str], overrides: list[str]) -> bool:
     return in_file or any(word.startswith(("base=", "base.")) for word in overrides)
 
 
-def _agree(recipe: Recipe, *, chosen: bool, yes: bool) -> None:
+def _agree(recipe: AnyRecipe, *, chosen: bool, yes: bool) -> None:
     """A base that was chosen for the user and must be downloaded is confirmed once; nothing else asks anything."""
     if not chosen or yes or not api.needs_download(recipe):
         return

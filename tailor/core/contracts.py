@@ -82,6 +82,7 @@ class Batch:
         tokens: real tokens of the examples.
         parts: for each example, how many rows of the outputs each of its sequences has.
         frozen: what was computed once with frozen weights, (examples, k) float32 by name.
+        task: which of several tasks all of its examples belong to.
     """
 
     inputs: dict[str, Any]
@@ -92,6 +93,7 @@ class Batch:
     tokens: int
     parts: tuple[tuple[int, ...], ...] = ()
     frozen: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    task: str = ""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""

@@ -175,6 +175,7 @@ class Features:
         trained: role -> how many of its tokens are learned, before truncation.
         parts: lengths of the sequences that lie end to end in `input_ids`, where there are several (two answers).
         frozen: numbers that were computed once with the frozen weights (a reference's log-probabilities).
+        task: which of several tasks it belongs to.
     """
 
     example_id: str
@@ -187,6 +188,7 @@ class Features:
     trained: Mapping[str, int] = field(default_factory=dict)
     parts: tuple[int, ...] = ()
     frozen: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    task: str = ""
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -96,6 +96,12 @@ def write_text(path: Path, text: str) -> None:
         raise RunError(f"this file cannot be written: {error.strerror}", where=str(path), fix="make room") from None
 
 
+def made_by(path: Path) -> Path:
+    """The run that made a run folder's model: its last stage, where it has stages."""
+    stages = [folder for folder in (path / "stages").glob("*-*") if (folder / "recipe.yaml").exists()]
+    return max(stages, key=lambda folder: int(folder.name.partition("-")[0]), default=path)
+
+
 def runs_below(root: Path) -> list[RunFolder]:
     """Every run folder at most three levels below a folder, oldest first."""
     found = {file.parent for depth in ("*", "*/*", "*/*/*") for file in root.glob(f"{depth}/recipe.yaml")}

@@ -19,7 +19,7 @@ from tailor.core.reporting import Reporter
 from tailor.engine.checkpoint import Checkpoints, Snapshot, State
 from tailor.engine.guard import StopRequest, finite, memory_explained, micro_batch_explained
 from tailor.engine.logs import Logs
-from tailor.engine.order import batch_indices, step_seed
+from tailor.engine.order import step_seed
 from tailor.engine.place import Place, Trackers
 from tailor.nn.optim import decayed_groups, schedule
 
@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """What the loop needs, assembled by `compose`."""
+    """What the loop needs, assembled by `compose`; `order` maps a step to its epoch and its examples."""
 
     base: Base
     attached: Attached
@@ -60,6 +60,7 @@ class Job:
     folder: Path
     reporter: Reporter
     trackers: Trackers
+    order: Callable[[int], tuple[int, list[int]]]
     locate: Callable[[str], str] = field(default=str)
 
 
@@ -137,7 +138,7 @@ class _Loop:
     def _step(self) -> Mapping[str, float]:
         """One optimizer step; nothing has moved if it raises."""
         plan, job, state = self.job.plan, self.job, self.state
-        epoch, indices = batch_indices(plan.seed, state.step, len(job.train), plan.examples_per_batch)
+        epoch, indices = job.order(state.step)
         features = job.base.draw([job.train[index] for index in indices], job.output, (plan.seed, epoch))
         job.attached.train_mode()
         self.optimizer.zero_grad(set_to_none=True)
@@ -268,17 +269,18 @@ class _Loop:
 
 @torch.no_grad()
 def dev_loss(job: Job) -> float:
-    """Loss per unit of weight on dev, in evaluation mode: a sum over a weight, whatever the grouping."""
+    """Loss per unit of weight on dev, in evaluation mode: a sum over a weight, whatever the grouping; tasks count alike."""
     job.attached.model.eval()
-    total = weight = 0.0
+    sums: dict[str, tuple[float, float]] = {}
     lengths_budget = job.plan.tokens_per_micro_batch
     features = job.base.draw(list(job.dev), job.output, UNTRAINED)
     for indices in dev_batches(job, features):
         batch = job.base.collate([features[index] for index in indices], job.output).to(job.place.device)
         with job.place.autocast(), micro_batch_explained(lengths_budget):
             loss = job.objective.loss(job.base.forward(job.attached.model, batch), batch)
-        total, weight = total + float(loss.total), weight + loss.weight
-    return total / weight
+        total, weight = sums.get(batch.task, (0.0, 0.0))
+        sums[batch.task] = total + float(loss.total), weight + loss.weight
+    return sum(total / weight for total, weight in sums.values()) / len(sums)
 
 
 def micro_batches(job: Job, features: Sequence[Features]) -> list[list[int]]:

@@ -1,6 +1,8 @@
 """Which examples a step sees: a function of (seed, epoch, position) and of nothing else, so that resume needs no state."""
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 
@@ -21,6 +23,49 @@ def batch_indices(seed: int, step: int, count: int, batch: int) -> tuple[int, li
     epoch, place = divmod(step, steps_per_epoch(count, batch))
     order = permutation(seed, epoch, count)
     return epoch, [int(index) for index in order[place * batch : (place + 1) * batch]]
+
+
+class TaskOrder:
+    """Which task a step is for, and which of its examples it sees: every step is one task's (MT-DNN: Liu et al. 2019).
+
+    The task that lags farthest behind its share comes next, so after n steps each has had its share of n, but for one.
+
+    Args:
+        sizes: examples of each task; they lie one task after the other.
+        shares: of the steps, summing to 1.
+        batch: examples per step.
+    """
+
+    def __init__(self, seed: int, sizes: Sequence[int], shares: Sequence[float], batch: int) -> None:
+        self.seed, self.sizes, self.shares, self.batch = seed, list(sizes), list(shares), batch
+        self.starts = [0, *accumulate(sizes)][:-1]
+        self._tasks: list[int] = []
+        self._counts = [0] * len(sizes)
+        self._before: list[int] = []
+
+    def task(self, step: int) -> int:
+        """The task of a 0-based step."""
+        while len(self._tasks) <= step:
+            behind = [
+                share * (len(self._tasks) + 1) - count for share, count in zip(self.shares, self._counts, strict=True)
+            ]
+            chosen = max(range(len(behind)), key=lambda place: (behind[place], -place))
+            self._before.append(self._counts[chosen])
+            self._tasks.append(chosen)
+            self._counts[chosen] += 1
+        return self._tasks[step]
+
+    def __call__(self, step: int) -> tuple[int, list[int]]:
+        """The task's own epoch and the examples of a step."""
+        task = self.task(step)
+        epoch, own = batch_indices(self.seed, self._before[step], self.sizes[task], self.batch)
+        return epoch, [self.starts[task] + index for index in own]
+
+
+def task_shares(sizes: Sequence[int], weights: Sequence[float], temperature: float, cap: int | None) -> list[float]:
+    """Shares of the steps: rows, at most `cap`, to the power of 1 / temperature, times the weight (Raffel et al. 2020)."""
+    parts = [weight * min(size, cap or size) ** (1 / temperature) for size, weight in zip(sizes, weights, strict=True)]
+    return [part / sum(parts) for part in parts]
 
 
 def step_seed(seed: int, step: int, part: int) -> int:

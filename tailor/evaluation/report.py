@@ -68,6 +68,13 @@ class ReportInputs:
     lock: Mapping[str, Any] = field(default_factory=dict)
 
 
+def with_notice(page: str, text: str) -> str:
+    """A finished page with one more sentence on its first screen."""
+    from markupsafe import escape
+
+    return page.replace("</header>", f'<p class="note">{escape(text)}</p>\n</header>', 1)
+
+
 def render_report(inputs: ReportInputs) -> str:
     """The page as HTML text, everything from the data escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

@@ -36,6 +36,8 @@ BASELINES = {
     "mean": " for always guessing the mean",
     "all-O": " for tagging nothing",
     "empty": " for never answering",
+    "without_earlier_stages": " without the earlier stages",
+    "alone": " for the task trained alone",
 }
 
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -19,9 +19,28 @@ from tailor.recipe.train import TrainOptions
 
 SHORT_FORMS = {"base": "name", "data": "train", "method": "name", "objective": "name"}
 EMBEDDED = "pocket:"
+Anything = TypeVar("Anything", bound=BaseModel)
 
 
-class Recipe(Options):
+class RecipeFile(Options):
+    """What can be written as a recipe file."""
+
+    output: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that give the same recipe back."""
+        raise NotImplementedError
+
+    def described(self) -> list[str]:
+        """What a run folder's name says beside the base."""
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        """As YAML, fully spelled out."""
+        path.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+class Recipe(RecipeFile):
     """Everything a run is made from. The recipe a person writes has five keys: base, data, method, evaluate, output."""
 
     schema_version: Literal[1] = Field(1, alias="schema")
@@ -50,6 +69,11 @@ class Recipe(Options):
             raise ValueError("is empty")
         return value
 
+    def described(self) -> list[str]:
+        """Method and data."""
+        source = self.data.train if isinstance(self.data.train, str) else self.data.train[0]
+        return [getattr(self.method, "name", ""), Path(source).stem]
+
     @property
     def gradient_method(self) -> MethodOptions:
         """The method, as the options of one that is trained by gradient."""
@@ -65,10 +89,6 @@ class Recipe(Options):
         )
         order = ["schema", "base", "data", "objective", "method", "train", "evaluate", "output"]
         return {key: values[key] for key in order}
-
-    def save(self, path: Path) -> None:
-        """As YAML, fully spelled out."""
-        path.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _choose(value: Any, key: str, table: Mapping[str, type[Options]]) -> Options:
@@ -88,10 +108,15 @@ def _choose(value: Any, key: str, table: Mapping[str, type[Options]]) -> Options
 
 def parse(values: Mapping[str, Any]) -> Recipe:
     """A recipe from plain values; raises `RecipeError` naming the key and, for an unknown one, the nearest known."""
+    return checked(Recipe, values)
+
+
+def checked(model: type[Anything], values: Mapping[str, Any]) -> Anything:
+    """Values as a model; raises `RecipeError` naming the key and, for an unknown one, the nearest known."""
     try:
-        return Recipe.model_validate(dict(values))
+        return model.model_validate(dict(values))
     except ValidationError as error:
-        raise _explain(error, Recipe) from None
+        raise _explain(error, model) from None
 
 
 def load(path: Path) -> Recipe:
@@ -165,12 +190,28 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any], depth: int = 0) -> d
             value = from_short_form(value, SHORT_FORMS[key])
         if isinstance(old, dict) and isinstance(value, dict):
             value = _merge(old, value, depth + 1)
+        if isinstance(old, list) and isinstance(value, dict):
+            value = _merge_into_list(old, value, key)
         merged[key] = value
+    return merged
+
+
+def _merge_into_list(old: list[Any], above: Mapping[str, Any], key: str) -> list[Any]:
+    """`stages.2.train.epochs=1`: elements are counted from 1."""
+    merged = list(old)
+    for place, value in above.items():
+        if not place.isdigit() or not 1 <= int(place) <= len(old):
+            raise RecipeError(f"there are {len(old)} {key}", where=f"{key}.{place}", fix=f"{key}.1 is the first")
+        merged[int(place) - 1] = _merge(old[int(place) - 1], value)
     return merged
 
 
 def _anchor(values: dict[str, Any], root: Path) -> None:
     """Make relative paths absolute, in place, where they name something that exists (or will be written)."""
+    stages, tasks = values.get("stages"), values.get("tasks")
+    for part in [*(stages if isinstance(stages, list) else ()), *(tasks.values() if isinstance(tasks, dict) else ())]:
+        if isinstance(part, dict):
+            _anchor(part, root)
     for key, short in (("base", "name"), ("data", "train")):
         if isinstance(values.get(key), str | list):
             values[key] = {short: values[key]}

@@ -20,7 +20,7 @@ from tailor.compose import (
 )
 from tailor.core.errors import TailorError
 from tailor.core.reporting import Reporter
-from tailor.core.runs import RunFolder
+from tailor.core.runs import RunFolder, made_by
 from tailor.data.load import Loaded
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load, override, parse
@@ -37,7 +37,7 @@ def evaluate_model(
         against: what to compare with; None: the run's base, or the base an adapter names.
         margin: points within which the model counts as not worse.
     """
-    path = Path(model)
+    path = made_by(Path(model))
     run = (path / "recipe.yaml").exists()
     recipe = load(path / "recipe.yaml") if run else None
     if recipe is None and data is None:

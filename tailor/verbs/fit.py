@@ -48,11 +48,11 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     place = choose_place(recipe, prepared.base.source)
     recipe = resolved_recipe(prepared, place)
     prepared.recipe = recipe
-    _announce(prepared, place, reporter)
+    announce(prepared, place, reporter)
     _lock(folder, prepared, place)
     job = make_job(prepared, recipe, place, folder.path, reporter)
     outcome = fit(job)
-    facts = _training_facts(job, outcome, baseline)
+    facts = training_facts(job, outcome, baseline)
     proof = save_and_prove(prepared, job, folder)
     del job
     prepared.base.model = None
@@ -82,7 +82,7 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": resolved.as_dict(), "data_report": data_report(prepared), "plan": plan}
 
 
-def _announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
+def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
     """Every choice that was made, before the first step."""
     recipe, counts = prepared.recipe, {name: len(getattr(prepared.loaded, name)) for name in ("train", "dev", "test")}
     train = recipe.train
@@ -105,21 +105,10 @@ def _announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
 def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
     """What the run was made from. On resume, data or base that have changed are refused."""
     recipe = prepared.recipe
-    lock = {
-        "base": {"name": prepared.base.name, "digest": prepared.base.source.digest()},
-        "data": dict(prepared.loaded.report.digests),
-        "code": code_digest(),
-        "recipe": {"seed": recipe.train.seed},
-        "threads": torch.get_num_threads(),
-        "precision": place.precision,
-        "device": place.kind,
-        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()},
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("tailor", *LIBRARIES)},
-    }
+    lock = lock_of(prepared, place, dict(prepared.loaded.report.digests))
     before = folder.read("lock.json")
     if before is not None:
-        _same(before, lock, folder)
+        check_lock(before, lock, folder)
         if _deciding(load(folder.recipe)) != _deciding(recipe):
             raise RunError(
                 "this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output"
@@ -127,6 +116,22 @@ def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
     recipe.save(folder.recipe)
     folder.write("lock.json", lock)
     folder.write("data_report.json", data_report(prepared))
+
+
+def lock_of(prepared: Prepared, place: Place, data: Mapping[str, Any]) -> dict[str, Any]:
+    """lock.json: digests of base, data and code; versions, threads, hardware."""
+    return {
+        "base": {"name": prepared.base.name, "digest": prepared.base.source.digest()},
+        "data": dict(data),
+        "code": code_digest(),
+        "recipe": {"seed": prepared.recipe.train.seed},
+        "threads": torch.get_num_threads(),
+        "precision": place.precision,
+        "device": place.kind,
+        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()},
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("tailor", *LIBRARIES)},
+    }
 
 
 def code_digest() -> str:
@@ -148,7 +153,8 @@ def _deciding(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+def check_lock(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+    """Raise where base or data are no longer what a run was begun with."""
     for key in ("base", "data"):
         if before[key] != now[key]:
             raise RunError(
@@ -158,7 +164,7 @@ def _same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) 
             )
 
 
-def _training_facts(job: Job, outcome: Outcome, baseline: int) -> dict[str, Any]:
+def training_facts(job: Job, outcome: Outcome, baseline: int) -> dict[str, Any]:
     state = outcome.state
     trainable = sum(value.numel() for value in job.attached.trainable().values())
     total = sum(value.numel() for value in job.attached.model.parameters())
@@ -184,6 +190,28 @@ def _training_facts(job: Job, outcome: Outcome, baseline: int) -> dict[str, Any]
 
 def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
     """Write the artefact whole or not at all, and have stock libraries reload it in a fresh process."""
+    save(job, folder)
+    rows = probe_rows(proof_features(prepared))
+    trained = own_outputs(job.attached.model, rows)
+    probe = Probe(
+        artefact=str(folder.model),
+        base=stock_base(prepared, folder),
+        head=job.output.head,
+        rows=rows,
+        labels=len(job.output.labels),
+        problem=job.output.problem or None,
+        mean_pool=job.output.pooling == "mean",
+        trust_remote_code=prepared.recipe.base.trust_remote_code,
+        revision=prepared.recipe.base.revision or "main",
+    )
+    job.reporter.say("stock libraries reload what was saved, in a fresh process")
+    proof = judge(run_stock(probe), trained)
+    folder.write("proof.json", proof.as_dict())
+    return proof
+
+
+def save(job: Job, folder: RunFolder) -> None:
+    """Write the artefact whole or not at all."""
     part = folder.path / ".model.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -199,26 +227,9 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         raise RunError(
             f"the model cannot be saved: {error}", where=str(folder.model), fix="make room, then --resume"
         ) from None
-    rows = probe_rows(_proof_features(prepared))
-    trained = own_outputs(job.attached.model, rows)
-    probe = Probe(
-        artefact=str(folder.model),
-        base=_stock_base(prepared, folder),
-        head=job.output.head,
-        rows=rows,
-        labels=len(job.output.labels),
-        problem=job.output.problem or None,
-        mean_pool=job.output.pooling == "mean",
-        trust_remote_code=prepared.recipe.base.trust_remote_code,
-        revision=prepared.recipe.base.revision or "main",
-    )
-    job.reporter.say("stock libraries reload what was saved, in a fresh process")
-    proof = judge(run_stock(probe), trained)
-    folder.write("proof.json", proof.as_dict())
-    return proof
 
 
-def _proof_features(prepared: Prepared) -> list[Any]:
+def proof_features(prepared: Prepared) -> list[Any]:
     """Held-out rows where there are any: of test, then dev, then train."""
     found: list[Any] = []
     for name in ("test", "dev", "train"):
@@ -227,7 +238,7 @@ def _proof_features(prepared: Prepared) -> list[Any]:
     return found
 
 
-def _stock_base(prepared: Prepared, folder: RunFolder) -> str:
+def stock_base(prepared: Prepared, folder: RunFolder) -> str:
     """Where stock libraries find the base: merged beside the run where the base was itself an adapter on another."""
     source = prepared.base.source
     return str(folder.path / MERGED) if source.adapters else str(source.location)

@@ -97,7 +97,8 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
     """Load one model and take its answers, and its loss on the general text where it predicts text."""
     recipe, objective = prepared.recipe, prepared.objective
     source = find(model)
-    data = recipe.data.model_copy(update={"max_length": "auto"})
+    # What is written may be as long as the context; what is read is cut where training cut it.
+    data = recipe.data.model_copy(update={"max_length": "auto"} if objective.generates else {})
     base = make_base(recipe.model_copy(update={"base": model, "data": data}), source, objective, prepared.loaded)
     output = _output_for(recipe, objective, source)
     torch.manual_seed(recipe.train.seed)
@@ -112,9 +113,9 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
 
 
 def _output_for(recipe: Recipe, objective: Any, source: Source) -> OutputSpec:
-    """A folder with a mean-pool head is read as one, whatever method made it."""
+    """A folder whose head reads the mean token state is read so, whatever method made it."""
     output = output_of(recipe, objective)
-    return dataclasses.replace(output, pooling="mean" if source.mean_pool_head else output.pooling)
+    return dataclasses.replace(output, pooling="mean" if source.pooling == "mean" else output.pooling)
 
 
 def _held(prepared: Prepared, base: Base) -> list[Held]:

@@ -16,7 +16,7 @@ from tailor.core.contracts import EncodeOptions, ExampleSeat
 from tailor.core.errors import BaseError, RowRefused, TailorError
 from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
-from tailor.core.runs import RunFolder
+from tailor.core.runs import RunFolder, made_by
 from tailor.evaluation.proof import Probe, judge, probe_rows, run_stock
 from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
 from tailor.evaluation.stock_forward import ADAPTER_WEIGHTS
@@ -131,6 +131,7 @@ def _artefact(path: Path, base: str | None) -> Artefact:
         raise TailorError("there is no such folder", where=str(path), fix="name a run, an adapter or a merged folder")
     if path.name == "model" and (path.parent / "recipe.yaml").exists():
         path = path.parent
+    path = made_by(path)
     run = RunFolder(path) if (path / "recipe.yaml").exists() else None
     recipe = load(run.recipe) if run else None
     folder = run.model if run else path

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from tailor.bases.chat import Segment
-from tailor.bases.loading import find
+from tailor.bases.loading import HEAD_DESCRIPTION, find
 from tailor.compose import choose_place, load_dtype
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, TailorError
 from tailor.core.examples import Features, Message, Origin
-from tailor.core.runs import RunFolder
+from tailor.core.runs import RunFolder, made_by
 from tailor.data.canonical import BUILDERS, Cells
 from tailor.evaluation.answer_parts import split_answer
 from tailor.evaluation.answering import Asking, Held, generate_ids, score
@@ -81,10 +81,10 @@ class Model:
 
 def model_of(name: str) -> Model:
     """Load a run folder (as what it was trained to be) or a base (as what its family does by itself)."""
-    path = Path(name)
+    path = made_by(Path(name))
     if not (path / "recipe.yaml").exists():
         return open_model(BaseOptions(name=name), parse({"base": name, "data": "none"}))
-    if not RunFolder(path).model.is_dir():
+    if not RunFolder(path).model.is_dir() and not (path / HEAD_DESCRIPTION).exists():
         raise TailorError("this run has no model yet", where=name, fix=f"tailor fit {path / 'recipe.yaml'} --resume")
     recipe = load(path / "recipe.yaml")
     return open_model(recipe.base.model_copy(update={"name": name, "chat_template": None, "revision": None}), recipe)
@@ -94,10 +94,13 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     """A base loaded for what a recipe teaches; `labels` are the outputs where the base names none itself."""
     source = find(options)
     place = choose_place(recipe, source)
-    base = registry.load("base", source.family)(source, EncodeOptions(max_length=None, on_overlong="truncate"))
     objective = _objective(recipe, source.labels or tuple(labels))
+    limit = recipe.data.max_length
+    reads = objective is not None and not objective.generates and limit != "auto"  # as much of a text as in training
+    options = EncodeOptions(max_length=limit if reads and limit != "auto" else None, on_overlong="truncate")
+    base = registry.load("base", source.family)(source, options)
     output = objective.output if objective is not None else OutputSpec("tokens")
-    if source.mean_pool_head:
+    if source.pooling == "mean":
         output = dataclasses.replace(output, pooling="mean")
     base.load(output, load_dtype(recipe, place, source))
     base.model.to(place.device).eval()
@@ -119,7 +122,7 @@ def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:
 
 def sides(name: str, limit: int) -> dict[str, Callable[[str], str]]:
     """A run's base and tuned model (or a base alone) as functions from a user's line to an answer, with histories."""
-    file = Path(name) / "recipe.yaml"
+    file = made_by(Path(name)) / "recipe.yaml"
     tuned = model_of(name)
     models = {"tuned": tuned} if file.exists() else {"base": tuned}
     if file.exists():

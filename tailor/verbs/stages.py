@@ -1,0 +1,89 @@
+"""Stages one after the other: each is a run of its own, and the last one is also trained without those before it."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tailor.core.errors import RunError
+from tailor.core.reporting import Reporter
+from tailor.core.runs import SUMMARY, RunFolder, write_text
+from tailor.evaluation.report import with_notice
+from tailor.evaluation.wording import verdict_sentence
+from tailor.recipe.many import StagedRecipe
+from tailor.verbs import fit
+from tailor.verbs.evaluate import evaluate_model
+
+ALONE = "without"
+"""Where the last stage lies that had none before it."""
+MIRRORED = ("lock.json", "data_report.json", "metrics.jsonl", "timing.jsonl", "proof.json", "report.html", "README.md")
+
+
+def run(recipe: StagedRecipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
+    """Carry every stage through; the top folder mirrors the last one and adds what the earlier ones were worth."""
+    folder = RunFolder.create(Path(recipe.output), resume=resume)
+    if folder.finished:
+        summary: dict[str, Any] = folder.read(SUMMARY)
+        return summary
+    _begin(folder, recipe)
+    names, base, last = recipe.names(), recipe.base.name, {}
+    for place, name in enumerate(names):
+        reporter.say(f"stage {place + 1} of {len(names)}: {name.partition('-')[2]}")
+        path = folder.path / "stages" / name
+        last = fit.run(recipe.stage(place, base, path), resume=resume and path.exists(), reporter=reporter)
+        base = str(path)
+    added = _worth(recipe, folder, base, resume, reporter) if recipe.compare and last["evaluation"]["tasks"] else None
+    return _mirror(folder, Path(base), last, names, added)
+
+
+def _begin(folder: RunFolder, recipe: StagedRecipe) -> None:
+    """Keep the recipe; an unfinished run that was begun with another one is not gone on with."""
+    if not folder.recipe.exists():
+        recipe.save(folder.recipe)
+        return
+    before = folder.recipe.read_text(encoding="utf-8")
+    part = folder.path / ".recipe.part"
+    recipe.save(part)
+    same = part.read_text(encoding="utf-8") == before
+    part.unlink()
+    if not same:
+        raise RunError("this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output")
+
+
+def _worth(recipe: StagedRecipe, folder: RunFolder, staged: str, resume: bool, reporter: Reporter) -> dict[str, Any]:
+    """The last stage from the base itself, and the staged model against it on the same test rows."""
+    reporter.say("the last stage once more, from the base itself: what were the earlier stages worth?")
+    path = folder.path / ALONE
+    alone = recipe.stage(len(recipe.stages) - 1, recipe.base.name, path)
+    fit.run(alone, resume=resume and path.exists(), reporter=reporter)
+    evaluation = evaluate_model(staged, data=None, against=str(path), margin=None, reporter=reporter)
+    return {name: task | {"baseline": "without_earlier_stages"} for name, task in evaluation["tasks"].items()}
+
+
+def _mirror(
+    folder: RunFolder, last: Path, summary: Mapping[str, Any], names: list[str], added: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The last stage's files at the top, with the comparison, and last the summary."""
+    evaluation = {**summary["evaluation"], **({"without_earlier_stages": added} if added else {})}
+    shutil.rmtree(folder.model, ignore_errors=True)
+    shutil.copytree(last / "model", folder.model, copy_function=_link)
+    for name in MIRRORED:
+        (folder.path / name).unlink(missing_ok=True)
+        _link(last / name, folder.path / name)
+    if added:
+        sentences = " ".join(verdict_sentence(task) for task in added.values())
+        page = (folder.path / "report.html").read_text(encoding="utf-8")
+        write_text(folder.path / "report.html", with_notice(page, f"Against the last stage alone: {sentences}"))
+    folder.write("evaluation.json", evaluation)
+    whole = {**summary, "run": str(folder.path), "stages": names, "evaluation": evaluation}
+    folder.write(SUMMARY, whole)
+    return whole
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """A second name for the same bytes; a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

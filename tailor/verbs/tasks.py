@@ -1,0 +1,189 @@
+"""Several tasks over one trunk, from recipe to report."""
+
+import gc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tailor.compose import choose_place, resolved_recipe
+from tailor.compose_tasks import HEADS_FOLDER, Tasks, make_tasks_job, prepare_tasks
+from tailor.core.errors import RunError
+from tailor.core.reporting import Reporter
+from tailor.core.runs import SUMMARY, RunFolder, write_text
+from tailor.engine.loop import Job, fit
+from tailor.engine.order import TaskOrder
+from tailor.engine.place import Place, resident_bytes
+from tailor.engine.settings import Facts, resolve
+from tailor.evaluation.card import Artefact, model_card
+from tailor.evaluation.proof import Probe, Proof, judge, own_outputs, probe_rows, run_stock
+from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
+from tailor.recipe.base import BaseOptions
+from tailor.recipe.many import TasksRecipe
+from tailor.verbs.check import data_report
+from tailor.verbs.fit import announce, check_lock, lock_of, proof_features, save, stock_base, training_facts
+from tailor.verbs.fit import run as run_alone
+from tailor.verbs.measure import Measured, check_metrics, evaluate
+
+SINGLE = "single"
+"""Where the tasks lie that were also trained alone."""
+
+
+def run(recipe: TasksRecipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
+    """Carry all tasks through one loop to one report; `fit`'s JSON answer with an entry per task."""
+    baseline = resident_bytes()
+    folder = RunFolder.create(Path(recipe.output), resume=resume)
+    if folder.finished:
+        summary: dict[str, Any] = folder.read(SUMMARY)
+        return summary
+    tasks = prepare_tasks(recipe)
+    for prepared in tasks.prepared.values():
+        check_metrics(prepared)
+    place = choose_place(tasks.first.recipe, tasks.first.base.source)
+    settle(tasks, place)
+    for name, prepared in tasks.prepared.items():
+        reporter.say(f"task {name}:")
+        announce(prepared, place, reporter)
+    _lock(folder, tasks, place)
+    job = make_tasks_job(tasks, tasks.first.recipe, place, folder.path, reporter)
+    outcome = fit(job)
+    facts = training_facts(job, outcome, baseline) | {"tasks": accounts(tasks, job, outcome.state.step)}
+    proof = save_and_prove(tasks, job, folder)
+    del job
+    for prepared in tasks.prepared.values():
+        prepared.base.model = None
+    gc.collect()
+    measured = {name: _measure(tasks, name, folder, place, reporter) for name in tasks.prepared}
+    evaluation: dict[str, Any] = {
+        "tasks": {n: t for n, one in measured.items() for t in one.evaluation["tasks"].values()}
+    }
+    evaluation["forgetting"] = None
+    if recipe.mixing.single:
+        evaluation["single"] = _against_single(tasks, folder, place, facts["tasks"], resume, reporter)
+    summary = {
+        "run": str(folder.path),
+        "status": "done",
+        "method": tasks.first.recipe.gradient_method.name,  # type: ignore[attr-defined]
+        "objective": "mixture",
+        "base": tasks.first.base.name,
+        "train": facts,
+        "evaluation": evaluation,
+        "proof": proof.as_dict(),
+    }
+    _write(folder, tasks, summary, measured, proof)
+    return summary
+
+
+def settle(tasks: Tasks, place: Place) -> None:
+    """Every `auto` as a number: the training settings once for all tasks, by the rows of all of them."""
+    first = tasks.first
+    facts = Facts(
+        examples=sum(tasks.sizes()),
+        hidden=first.base.source.config.get_text_config().hidden_size,
+        device=place.kind,
+        raw_text=False,
+    )
+    train = resolve(first.recipe.train, first.recipe.gradient_method, facts)
+    for prepared in tasks.prepared.values():
+        prepared.recipe = prepared.recipe.model_copy(update={"train": train})
+        prepared.recipe = resolved_recipe(prepared, place)
+
+
+def _lock(folder: RunFolder, tasks: Tasks, place: Place) -> None:
+    digests = {name: dict(one.loaded.report.digests) for name, one in tasks.prepared.items()}
+    lock = lock_of(tasks.first, place, digests)
+    before = folder.read("lock.json")
+    if before is not None:
+        check_lock(before, lock, folder)
+    part = folder.path / ".recipe.part"
+    tasks.recipe.save(part)
+    if folder.recipe.exists() and folder.recipe.read_text(encoding="utf-8") != part.read_text(encoding="utf-8"):
+        part.unlink()
+        raise RunError("this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output")
+    part.replace(folder.recipe)
+    folder.write("lock.json", lock)
+    folder.write("data_report.json", {name: data_report(one) for name, one in tasks.prepared.items()})
+
+
+def accounts(tasks: Tasks, job: Job, steps: int) -> dict[str, dict[str, Any]]:
+    """What each task had of the run: steps, examples, and its share; counted from the order that was followed."""
+    assert isinstance(job.order, TaskOrder)
+    found = {}
+    for place, (name, share) in enumerate(zip(tasks.prepared, tasks.shares(), strict=True)):
+        own = [step for step in range(steps) if job.order.task(step) == place]
+        examples = sum(len(job.order(step)[1]) for step in own)
+        found[name] = {"steps": len(own), "examples": examples, "share": share}
+    return found
+
+
+def save_and_prove(tasks: Tasks, job: Job, folder: RunFolder) -> Proof:
+    """Write trunk and heads; stock libraries reload the trunk, in a fresh process."""
+    save(job, folder)
+    trunk: Any = job.base.trunk  # type: ignore[attr-defined]
+    features = [feature for one in tasks.prepared.values() for feature in proof_features(one)[:4]]
+    rows = [{key: row[key] for key in row if key != "labels"} for row in probe_rows(features)]
+    probe = Probe(
+        artefact=str(folder.model),
+        base=stock_base(tasks.first, folder),
+        head="embedding",
+        rows=rows,
+        trust_remote_code=tasks.recipe.base.trust_remote_code,
+        revision=tasks.recipe.base.revision or "main",
+    )
+    job.reporter.say("stock libraries reload the shared trunk, in a fresh process")
+    proof = judge(run_stock(probe), own_outputs(trunk.model, rows))
+    folder.write("proof.json", proof.as_dict())
+    return proof
+
+
+def head_folder(folder: Path, task: str) -> Path:
+    """One task of a run, which is a base by itself."""
+    return folder / "model" / HEADS_FOLDER / task
+
+
+def _measure(tasks: Tasks, name: str, folder: RunFolder, place: Place, reporter: Reporter) -> Measured:
+    reporter.say(f"task {name}:")
+    tuned = tasks.recipe.base.model_copy(update={"name": str(head_folder(folder.path, name)), "revision": None})
+    run_name = f"{folder.path}/{name}"
+    measured = evaluate(tasks.prepared[name], tuned, tasks.recipe.base, place, run_name, reporter)
+    return measured
+
+
+def _against_single(
+    tasks: Tasks, folder: RunFolder, place: Place, shares: Mapping[str, Any], resume: bool, reporter: Reporter
+) -> dict[str, Any]:
+    """Each task trained alone for as many steps as it had here, and the shared model against it."""
+    found = {}
+    for name, prepared in tasks.prepared.items():
+        reporter.say(f"task {name} alone, for as many steps")
+        path = folder.path / SINGLE / name
+        recipe = tasks.recipe.task(name, path)
+        train = recipe.train.model_copy(update={"max_steps": max(1, shares[name]["steps"]), "epochs": "auto"})
+        run_alone(recipe.model_copy(update={"train": train}), resume=resume and path.exists(), reporter=reporter)
+        shared = BaseOptions(name=str(head_folder(folder.path, name)))
+        measured = evaluate(prepared, shared, BaseOptions(name=str(path)), place, f"{folder.path}/{name}", reporter)
+        found[name] = {**next(iter(measured.evaluation["tasks"].values())), "baseline": "alone"}
+    return found
+
+
+def _write(
+    folder: RunFolder, tasks: Tasks, summary: dict[str, Any], measured: Mapping[str, Measured], proof: Proof
+) -> None:
+    folder.write("evaluation.json", summary["evaluation"])
+    answers = {n: TaskAnswers(one.base, one.tuned, one.primary) for n, one in measured.items() if one.primary}
+    inputs = ReportInputs(
+        summary=summary,
+        evaluation=summary["evaluation"],
+        answers=answers,
+        metrics=folder.lines("metrics.jsonl"),
+        timing=folder.lines("timing.jsonl"),
+        data_report=data_report(tasks.first),
+        proof=proof.as_dict(),
+        recipe=folder.recipe.read_text(encoding="utf-8"),
+        lock=folder.read("lock.json"),
+    )
+    write_text(folder.path / "report.html", render_report(inputs))
+    adapter = (folder.model / "adapter_config.json").exists()
+    artefact = Artefact("peft" if adapter else "transformers", "AutoModel")
+    card = model_card(summary, artefact, evaluation=summary["evaluation"], proof=proof.as_dict(), lock=inputs.lock)
+    write_text(folder.path / "README.md", card)
+    folder.write(SUMMARY, summary)
