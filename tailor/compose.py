@@ -35,6 +35,7 @@ OTHER_WAYS = {
     Text: "choose a causal base such as pocket:gpt",
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
+STOCK, POOLED = "stock", "mean_pool"
 ASKED_FOR = {"dropped_overlong"}
 """Refusals that the recipe asked for: counted, and no error."""
 
@@ -98,6 +99,7 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     base = make_base(recipe, source, objective, loaded)
     check_pair(objective, base, source)
     check_method(recipe, base)
+    recipe = settle_head(recipe, base, objective)
     objective.prepare(entry.row for entry in loaded.train)
     output_of(recipe, objective)
     splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
@@ -239,11 +241,19 @@ def _listed(refused: list[Refusal]) -> DataError:
     return DataError(f"{count} be used: {shown}{more}", where=str(refused[0].origin), fix=fix, code=refused[0].reason)
 
 
+def settle_head(recipe: Recipe, base: Any, objective: Any) -> Recipe:
+    """`method.head: auto` as what suits the base: the mean token state of encoders, for labels; else the stock head."""
+    if getattr(recipe.method, "head", "") != "auto":
+        return recipe
+    pooled = base.pools and objective.example is Labelled
+    return recipe.model_copy(update={"method": recipe.method.model_copy(update={"head": POOLED if pooled else STOCK})})
+
+
 def output_of(recipe: Recipe, objective: Any) -> OutputSpec:
     """The output the objective asks for, with the head the method asks for."""
     output: OutputSpec = objective.output
-    pooling = getattr(recipe.method, "head", "stock")
-    if pooling == "stock":
+    pooling = getattr(recipe.method, "head", STOCK)
+    if pooling in (STOCK, "auto"):
         return output
     if output.head != "labels":
         raise RecipeError(

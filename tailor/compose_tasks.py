@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -78,6 +78,8 @@ class AttachedTasks:
     def __init__(self, base: SharedBase, trunk: Attached | None, tasks: Tasks) -> None:
         self.base, self.trunk, self.tasks = base, trunk, tasks
         self.model = base.model
+        self.driver: Literal["gradient", "solve"] = "gradient"
+        self.linear: torch.nn.Linear | None = None
         own = set(base.head_parameters())
         moving = {id(value) for value in trunk.trainable().values()} if trunk else set()
         for name, value in self.model.named_parameters():

@@ -38,7 +38,8 @@ CELLS = [
 
 
 def method_of(name: str) -> Any:
-    return {"name": "head", "head": "mean_pool"} if name == "mean_pool" else name
+    heads = {"mean_pool": "mean_pool", "head": "stock"}
+    return {"name": "head", "head": heads[name], "solver": "gradient"} if name in heads else name
 
 
 @dataclasses.dataclass(frozen=True)

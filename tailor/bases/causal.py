@@ -32,6 +32,7 @@ class CausalBase:
         {"linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text"}
     )
     heads: ClassVar[frozenset[Head]] = frozenset({"tokens", "labels", "tags"})
+    pools: ClassVar[bool] = False
 
     def __init__(self, source: Source, options: EncodeOptions) -> None:
         self.source = source

@@ -24,6 +24,7 @@ class EncoderBase:
     has: ClassVar[frozenset[Need]] = frozenset({"linears", "embeddings", "blocks", "head", "weights"})
     heads: ClassVar[frozenset[Head]] = frozenset(HEADS)
     packing: ClassVar[None] = None
+    pools: ClassVar[bool] = True
 
     def __init__(self, source: Source, options: EncodeOptions) -> None:
         self.source = source

@@ -275,9 +275,14 @@ class ExampleSeat:
 
 
 class Attached(Protocol):
-    """A method laid onto a loaded base: the model to run, and what to do with it around a step and at the end."""
+    """A method laid onto a loaded base: the model to run, and what to do with it around a step and at the end.
+
+    `driver` says what moves its parameters: steps along the gradient, or a solver of its one `linear` layer.
+    """
 
     model: torch.nn.Module
+    driver: Literal["gradient", "solve"]
+    linear: torch.nn.Linear | None
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         """The parameters that move, by name, in a fixed order."""
@@ -288,7 +293,7 @@ class Attached(Protocol):
         ...
 
     def after_step(self, step: int) -> None:
-        """Called once the optimizer has stepped."""
+        """Called once the optimizer has stepped, and with the steps taken so far where a run begins or goes on."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -304,7 +309,6 @@ class Method(Protocol):
     """Which weights move."""
 
     name: ClassVar[str]
-    driver: ClassVar[Literal["gradient", "search"]]
     needs: ClassVar[frozenset[Need]]
     mergeable: ClassVar[bool]
 
@@ -322,6 +326,8 @@ class Base(Protocol):
     family: ClassVar[str]
     has: ClassVar[frozenset[Need]]
     heads: ClassVar[frozenset[Head]]
+    pools: ClassVar[bool]
+    """Whether the mean of its token states says something about a text."""
     encoders: Mapping[type[Example], Callable[[Any], list[Features]]]
     model: Any
     tokenizer: Any

@@ -103,6 +103,7 @@ class _Loop:
         self.scaler = job.place.scaler()
         self.checkpoints = Checkpoints(job.folder / "checkpoints")
         self.state, self.best = self._restore()
+        job.attached.after_step(self.state.step)
         self.logs = Logs(job.folder, self.state.sizes)
 
     def _restore(self) -> tuple[State, dict[str, torch.Tensor]]:

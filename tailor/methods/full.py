@@ -3,21 +3,21 @@
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
+from tailor.methods.attached import ByGradient
 from tailor.recipe.methods import FullOptions
 
 
-class WholeModel:
+class WholeModel(ByGradient):
     """A model whose own parameters move, all or some; its artefact is the whole model."""
 
     def __init__(self, base: Base, moving: set[str], training: list[torch.nn.Module]) -> None:
-        self.base = base
-        self.model = base.model
+        super().__init__(base, base.model)
         self._training = training
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in moving)
@@ -34,9 +34,6 @@ class WholeModel:
         for module in self._training:
             module.train()
 
-    def after_step(self, step: int) -> None:
-        """Nothing to do."""
-
     def save(self, folder: Path) -> None:
         """The whole model."""
         self.base.save(self.model, folder)
@@ -50,7 +47,6 @@ class Full:
     """Every weight moves, but for those that `freeze` names."""
 
     name: ClassVar[str] = "full"
-    driver: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[Need]] = frozenset({"weights"})
     mergeable: ClassVar[bool] = False
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
+from tailor.methods.attached import ByGradient
 from tailor.recipe.methods import LoraOptions
 
 TASKS = {
@@ -25,24 +26,16 @@ TASKS = {
 """Heads -> PEFT's task types; it has none for masked language models."""
 
 
-class LoraModel:
+class LoraModel(ByGradient):
     """A PEFT model: adapters in fp32 on frozen linears, and a new head trained in full beside them."""
 
     def __init__(self, base: Base, model: Any, adapted_share: float) -> None:
-        self.base = base
-        self.model = model
+        super().__init__(base, model)
         self.adapted_share = adapted_share
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         """Adapter matrices and head copies, in the model's order."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-
-    def train_mode(self) -> None:
-        """The whole model: the base's own dropout regularises the adapter as it would the base."""
-        self.model.train()
-
-    def after_step(self, step: int) -> None:
-        """Nothing to do."""
 
     def save(self, folder: Path) -> None:
         """A PEFT folder that names its base as others know it, never by a path of this machine."""
@@ -62,7 +55,6 @@ class Lora:
     """Low-rank updates W + (alpha / rank) B A, with B = 0 at the start, so that step 0 is the base."""
 
     name: ClassVar[str] = "lora"
-    driver: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[Need]] = frozenset({"linears"})
     mergeable: ClassVar[bool] = True
 

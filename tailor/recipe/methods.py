@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tailor.recipe.options import Options
 
@@ -39,13 +39,27 @@ class LoraOptions(MethodOptions):
 
 
 class HeadOptions(MethodOptions):
-    """Transfer learning: a new head on a frozen trunk."""
+    """Transfer learning: a new head on a frozen trunk; blocks of the trunk may follow one by one (Howard & Ruder 2018)."""
 
     rate_at_2000 = 2e-3
     name: Literal["head"] = "head"
-    head: Literal["stock", "mean_pool"] = Field(
-        "stock", description="the family's own head, or a linear layer on the mean token state (sentence encoders)"
+    head: Literal["auto", "stock", "mean_pool"] = Field(
+        "auto",
+        description="the family's own head, or a linear layer on the mean token state; auto: that on encoders, for labels",
     )
+    solver: Literal["auto", "exact", "gradient"] = Field(
+        "auto", description="features once, then solved; or trained step by step. auto: solved where the head is linear"
+    )
+    unfreeze: int = Field(
+        0, ge=0, description="blocks of the trunk, from the top, that are unfrozen one after the other"
+    )
+    unfreeze_every: int = Field(50, ge=1, description="steps from one block to the next")
+
+    @model_validator(mode="after")
+    def _either(self) -> "HeadOptions":
+        if self.solver == "exact" and self.unfreeze:
+            raise ValueError("a head on a trunk that moves cannot be solved: leave out solver or unfreeze")
+        return self
 
 
 METHODS: dict[str, type[MethodOptions]] = {"full": FullOptions, "lora": LoraOptions, "head": HeadOptions}

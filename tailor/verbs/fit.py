@@ -20,6 +20,7 @@ from tailor.core.errors import RunError
 from tailor.core.paths import PACKAGE
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
+from tailor.engine import solve
 from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import total_steps
@@ -30,6 +31,8 @@ from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate
 
+DRIVERS = {"gradient": fit, "solve": solve.fit}
+"""What moves an attached method's parameters -> the loop that does."""
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
 
@@ -51,7 +54,7 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     announce(prepared, place, reporter)
     _lock(folder, prepared, place)
     job = make_job(prepared, recipe, place, folder.path, reporter)
-    outcome = fit(job)
+    outcome = DRIVERS[job.attached.driver](job)
     facts = training_facts(job, outcome, baseline)
     proof = save_and_prove(prepared, job, folder)
     del job

@@ -97,8 +97,8 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     objective = _objective(recipe, source.labels or tuple(labels))
     limit = recipe.data.max_length
     reads = objective is not None and not objective.generates and limit != "auto"  # as much of a text as in training
-    options = EncodeOptions(max_length=limit if reads and limit != "auto" else None, on_overlong="truncate")
-    base = registry.load("base", source.family)(source, options)
+    encoding = EncodeOptions(max_length=limit if reads and limit != "auto" else None, on_overlong="truncate")
+    base = registry.load("base", source.family)(source, encoding)
     output = objective.output if objective is not None else OutputSpec("tokens")
     if source.pooling == "mean":
         output = dataclasses.replace(output, pooling="mean")

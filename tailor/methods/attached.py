@@ -1,0 +1,24 @@
+"""What most attached methods share: steps along the gradient, and nothing to do after one."""
+
+from typing import Any, Literal
+
+import torch
+
+from tailor.core.contracts import Base
+
+
+class ByGradient:
+    """Defaults; see `core.contracts.Attached`."""
+
+    def __init__(self, base: Base, model: Any) -> None:
+        self.base = base
+        self.model = model
+        self.driver: Literal["gradient", "solve"] = "gradient"
+        self.linear: torch.nn.Linear | None = None
+
+    def train_mode(self) -> None:
+        """The whole model: the base's own dropout regularises what is trained beside it as it would the base."""
+        self.model.train()
+
+    def after_step(self, step: int) -> None:
+        """Nothing to do."""

@@ -1,0 +1,254 @@
+"""Recipes of several parts: stages one after the other, tasks over one trunk."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny import InterruptingReporter, copies, rows_of, write_rows
+
+import tailor
+from tailor.compose import choose_place
+from tailor.compose_tasks import Tasks, make_tasks_job, prepare_tasks
+from tailor.core.errors import Interrupted, RecipeError
+from tailor.core.reporting import Reporter
+from tailor.core.runs import made_by
+from tailor.engine.loop import Job, fit
+from tailor.engine.order import TaskOrder, batch_indices, task_shares
+from tailor.recipe.many import StagedRecipe, TasksRecipe, parse_any
+from tailor.recipe.recipe import override
+from tailor.verbs import stages
+from tailor.verbs import tasks as tasks_verb
+
+QUIET = Reporter(quiet=True)
+TRAIN = {"max_steps": 4, "examples_per_batch": 8, "learning_rate": 3e-3, "precision": "fp32", "checkpoint_every": 1}
+
+
+def file(tmp_path: Path, form: str, count: int = 40) -> str:
+    return str(write_rows(tmp_path / f"{form}.jsonl", rows_of(form, count)))
+
+
+def tasks_recipe(base: Path, tmp_path: Path, output: str = "run", **sections: Any) -> TasksRecipe:
+    tasks = {"colour": {"data": file(tmp_path, "single", 80)}, "names": {"data": file(tmp_path, "tags", 40)}}
+    values = {"base": str(base), "tasks": tasks, "method": "full", "train": TRAIN, "output": str(tmp_path / output)}
+    recipe = parse_any({**values, **sections})
+    assert isinstance(recipe, TasksRecipe)
+    return recipe
+
+
+def staged_recipe(base: Path, tmp_path: Path, **sections: Any) -> StagedRecipe:
+    first = {"data": file(tmp_path, "language"), "method": "full", "train": TRAIN}
+    second = {"data": file(tmp_path, "single"), "method": "lora", "train": TRAIN}
+    values = {"base": str(base), "stages": [first, second], "output": str(tmp_path / "run"), **sections}
+    recipe = parse_any(values)
+    assert isinstance(recipe, StagedRecipe)
+    return recipe
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_of_parts_comes_back_as_it_was_saved(bert: Path, llama: Path, tmp_path: Path) -> None:
+    for recipe in (tasks_recipe(bert, tmp_path), staged_recipe(llama, tmp_path)):
+        recipe.save(tmp_path / "saved.yaml")
+        assert parse_any(yaml.safe_load((tmp_path / "saved.yaml").read_text())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"stages": [{"data": "a", "method": "full"}, {"data": "b", "method": "magic"}]}, "stages.2.method"),
+        ({"stages": [{"data": "a"}, {"data": "b", "train": {"epoch": 1}}]}, "stages.2.train.epoch"),
+        ({"stages": [{"data": "a"}, {"data": "b", "base": "c"}]}, "stages"),
+        ({"stages": [{"data": "a"}]}, "stages"),
+        ({"tasks": {"a": {"data": "x"}, "b": {"data": "y", "objective": "magic"}}}, "tasks.b.objective"),
+        ({"tasks": {"a": {"data": "x"}}}, "tasks"),
+        ({"tasks": {"a": {"data": "x"}, "b c": {"data": "y"}}}, "tasks"),
+        ({"tasks": {}, "stages": []}, "tasks"),
+    ],
+)
+def test_a_part_that_is_wrong_is_named(change: dict[str, Any], where: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        parse_any({"base": "pocket:bert", **change})
+    assert raised.value.where.startswith(where)
+
+
+def test_overrides_reach_into_parts() -> None:
+    values = {"stages": [{"data": "a", "train": {"epochs": 1}}, {"data": "b"}], "tasks": {"x": {"weight": 1}}}
+    found = override(values, ["stages.2.train.epochs=3", "tasks.x.weight=2"])
+    assert found["stages"] == [{"data": "a", "train": {"epochs": 1}}, {"data": "b", "train": {"epochs": 3}}]
+    assert found["tasks"]["x"]["weight"] == 2
+    with pytest.raises(RecipeError, match="there are 2 stages"):
+        override(values, ["stages.3.train.epochs=3"])
+
+
+# --- the order of tasks -----------------------------------------------------------------------------------------------
+
+
+def test_shares_by_rows_temperature_cap_and_weight() -> None:
+    assert task_shares([300, 100], [1, 1], 1, None) == [0.75, 0.25]
+    assert task_shares([300, 100], [1, 1], 1, 100) == [0.5, 0.5]
+    assert task_shares([300, 100], [1, 3], 1, None) == [0.5, 0.5]
+    warm = task_shares([300, 100], [1, 1], 2, None)
+    assert warm[0] == pytest.approx(3**0.5 / (1 + 3**0.5))
+
+
+def test_every_task_has_its_share_of_every_beginning() -> None:
+    shares = [0.6, 0.3, 0.1]
+    order = TaskOrder(0, [60, 30, 10], shares, 10)
+    counts: Counter[int] = Counter()
+    for step in range(200):
+        counts[order.task(step)] += 1
+        assert all(abs(counts[task] - share * (step + 1)) <= 1 for task, share in enumerate(shares))
+
+
+def test_a_task_sees_its_rows_as_it_would_alone() -> None:
+    sizes = [24, 10]
+    order = TaskOrder(3, sizes, [0.7, 0.3], 4)
+    seen: dict[int, list[tuple[int, list[int]]]] = {0: [], 1: []}
+    for step in range(30):
+        epoch, indices = order(step)
+        task = order.task(step)
+        seen[task].append((epoch, [index - (24 if task else 0) for index in indices]))
+    for task, size in enumerate(sizes):
+        assert seen[task] == [batch_indices(3, step, size, 4) for step in range(len(seen[task]))]
+    assert TaskOrder(3, sizes, [0.7, 0.3], 4)(17) == order(17)  # whatever was asked before
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def tasks_job(recipe: TasksRecipe, reporter: Reporter = QUIET) -> tuple[Tasks, Job]:
+    tasks = prepare_tasks(recipe)
+    place = choose_place(tasks.first.recipe, tasks.first.base.source)
+    tasks_verb.settle(tasks, place)
+    return tasks, make_tasks_job(tasks, tasks.first.recipe, place, Path(recipe.output), reporter)
+
+
+def test_the_trunk_is_one_and_each_head_moves_on_its_own_steps(bert: Path, tmp_path: Path) -> None:
+    recipe = tasks_recipe(bert, tmp_path)
+    Path(recipe.output).mkdir()
+    _, job = tasks_job(recipe)
+    models = job.base.model.models
+    trunks = {id(models["colour"].trunk), id(models["names"].bert), id(job.base.trunk.model)}
+    assert len(trunks) == 1
+    start = copies(job.attached.trainable())
+    one = job.order.task(0)  # type: ignore[attr-defined]
+    job = type(job)(**{**job.__dict__, "plan": type(job.plan)(**{**job.plan.__dict__, "steps": 1})})
+    fit(job)
+    moved = {name for name, value in job.attached.trainable().items() if not torch.equal(value, start[name])}
+    own = "models.colour.classifier" if one == 0 else "models.names.classifier"
+    other = "models.names.classifier" if one == 0 else "models.colour.classifier"
+    assert any(name.startswith(own) for name in moved)
+    assert not any(name.startswith(other) for name in moved)
+
+
+def test_a_task_alone_in_its_batch_has_the_loss_it_has_by_itself(bert: Path, tmp_path: Path) -> None:
+    """Loss and gradient of the trunk: through the shared base, and through the task's own model."""
+    recipe = tasks_recipe(bert, tmp_path)
+    tasks, job = tasks_job(recipe)
+    for name, prepared in tasks.prepared.items():
+        features = [
+            feature for feature in (job.train[index] for index in range(len(job.train))) if feature.task == name
+        ][:4]
+        found = []
+        for base, model, objective in (
+            (job.base, job.attached.model, job.objective),
+            (prepared.base, prepared.base.model, prepared.objective),
+        ):
+            job.attached.model.zero_grad()
+            job.attached.model.eval()
+            batch = base.collate(features, job.base.outputs[name])
+            loss = objective.loss(base.forward(model, batch), batch)
+            loss.total.backward()
+            grads = [value.grad.clone() for value in job.base.trunk.model.parameters() if value.grad is not None]
+            found.append((loss.total.detach(), loss.weight, grads))
+        assert torch.equal(found[0][0], found[1][0])
+        assert found[0][1] == found[1][1]
+        assert all(torch.equal(a, b) for a, b in zip(found[0][2], found[1][2], strict=True))
+
+
+@pytest.mark.parametrize("method", ["full", "lora", {"name": "head", "solver": "gradient"}])
+def test_tasks_are_trained_saved_proved_and_measured(bert: Path, tmp_path: Path, method: Any) -> None:
+    recipe = tasks_recipe(bert, tmp_path, method=method, train={**TRAIN, "max_steps": 24}, mixing={"single": False})
+    answer = tasks_verb.run(recipe, resume=False, reporter=QUIET)
+    assert answer["proof"]["passed"], answer["proof"]
+    assert set(answer["evaluation"]["tasks"]) == {"colour", "names"}
+    accounts = answer["train"]["tasks"]
+    assert sum(one["steps"] for one in accounts.values()) == answer["train"]["steps"] == 24
+    run = tailor.load(recipe.output)
+    assert len(run.task("names").predict(["the stone is red"])[0]) == 4
+    assert run.task("colour").predict(["the stone is red 3 red red"])[0] in {"red", "green", "blue", "grey"}
+    with pytest.raises(RecipeError, match="has no task"):
+        run.task("other")
+    assert tasks_verb.run(recipe, resume=True, reporter=QUIET) == answer
+
+
+def test_tasks_that_are_stopped_and_resumed_are_the_uninterrupted_ones(bert: Path, tmp_path: Path) -> None:
+    found = []
+    for name, stops in (("whole", ()), ("parts", (3,))):
+        recipe = tasks_recipe(bert, tmp_path, output=name, train={**TRAIN, "max_steps": 8})
+        Path(recipe.output).mkdir()
+        for stop in stops:
+            with pytest.raises(Interrupted):
+                fit(tasks_job(recipe, InterruptingReporter(stop))[1])
+        _, job = tasks_job(recipe)
+        fit(job)
+        found.append((copies(job.attached.trainable()), (job.folder / "metrics.jsonl").read_bytes()))
+    assert found[0][1] == found[1][1]
+    assert all(torch.equal(value, found[1][0][name]) for name, value in found[0][0].items())
+
+
+def test_each_task_can_be_held_against_itself_alone(bert: Path, tmp_path: Path) -> None:
+    recipe = tasks_recipe(bert, tmp_path, mixing={"single": True})
+    answer = tasks_verb.run(recipe, resume=False, reporter=QUIET)
+    assert {task["baseline"] for task in answer["evaluation"]["single"].values()} == {"alone"}
+    alone = json.loads((Path(recipe.output) / "single" / "names" / "summary.json").read_text())
+    assert alone["train"]["steps"] == answer["train"]["tasks"]["names"]["steps"]
+
+
+def test_tasks_that_write_share_their_output_layer_and_are_refused(llama: Path, tmp_path: Path) -> None:
+    tasks = {"a": {"data": file(tmp_path, "instruction")}, "b": {"data": file(tmp_path, "chat")}}
+    with pytest.raises(RecipeError, match="has no second head beside it") as raised:
+        prepare_tasks(tasks_recipe(llama, tmp_path, tasks=tasks))
+    assert raised.value.where == "tasks.a.objective"
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def test_stages_end_with_the_last_ones_model_and_what_the_first_was_worth(llama: Path, tmp_path: Path) -> None:
+    recipe = staged_recipe(llama, tmp_path)
+    answer = stages.run(recipe, resume=False, reporter=QUIET)
+    top, last = Path(recipe.output), made_by(Path(recipe.output))
+    assert last == top / "stages" / "2-single"
+    assert answer["stages"] == ["1-language", "2-single"]
+    assert answer["proof"]["passed"]
+    assert answer["evaluation"]["without_earlier_stages"]["default"]["baseline"] == "without_earlier_stages"
+    for name in ("lock.json", "metrics.jsonl", "proof.json", "README.md", "model/adapter_config.json"):
+        assert (top / name).read_bytes() == (last / name).read_bytes()
+    assert "Against the last stage alone" in (top / "report.html").read_text()
+    text = "the stone is red 3 red red"
+    assert tailor.load(top).predict([text]) == tailor.load(last).predict([text])
+    assert stages.run(recipe, resume=True, reporter=QUIET) == answer
+
+
+def test_the_second_stage_begins_where_the_first_ended(llama: Path, tmp_path: Path) -> None:
+    recipe = staged_recipe(llama, tmp_path, compare=False)
+    stages.run(recipe, resume=False, reporter=QUIET)
+    folder = Path(recipe.output) / "stages"
+    lock = json.loads((folder / "2-single" / "lock.json").read_text())
+    assert lock["base"]["name"] == "1-language"
+    assert not (Path(recipe.output) / "without").exists()
+
+
+def test_stages_that_are_stopped_go_on(llama: Path, tmp_path: Path) -> None:
+    recipe = staged_recipe(llama, tmp_path, compare=False)
+    with pytest.raises(Interrupted):
+        stages.run(recipe, resume=False, reporter=InterruptingReporter(2))
+    answer = stages.run(recipe, resume=True, reporter=QUIET)
+    assert answer["status"] == "done"
+    assert answer["train"]["steps"] == 4
