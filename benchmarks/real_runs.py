@@ -148,8 +148,11 @@ def trainer(prepared: Prepared, seed: int, out: Path) -> list[str]:
         whole = Dataset.from_dict({**rows, "label": [names.index(label) for label in labels]})
         return whole if order is None else whole.select(order)
 
-    set_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=len(names), dtype=torch.float32)
+    torch.manual_seed(seed)
+    prepared.base.load(prepared.objective.output, torch.float32)  # the new head is drawn as ours is
+    model.load_state_dict(prepared.base.model.state_dict())
+    set_seed(seed)
     arguments = TrainingArguments(
         output_dir=str(out), num_train_epochs=1, learning_rate=1e-4, per_device_train_batch_size=16,
         lr_scheduler_type="linear",
