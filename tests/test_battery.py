@@ -32,7 +32,7 @@ WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair",
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
     *((form, "bert", method) for form in READ for method in ("full", "lora", "head", "mean_pool")),
-    *(("tags", "bert", method) for method in ("full", "lora", "head")),
+    *((form, "bert", method) for form in ("tags", "span") for method in ("full", "lora", "head")),
     *((form, "llama", method) for form in ("single", "tags") for method in ("full", "lora", "head")),
 ]
 

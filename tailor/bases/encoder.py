@@ -13,7 +13,7 @@ from tailor.bases.mean_pool import MeanPoolClassifier
 from tailor.bases.texts import TextReader
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
 from tailor.core.errors import BaseError
-from tailor.core.examples import Example, Features, Labelled, Tagged
+from tailor.core.examples import Example, Features, Labelled, Span, Tagged
 from tailor.nn.segments import by_length
 
 
@@ -39,6 +39,7 @@ class EncoderBase:
         self.encoders: Mapping[type[Example], Callable[[Any], list[Features]]] = {
             Labelled: reader.labelled,
             Tagged: reader.tagged,
+            Span: reader.asked,
         }
 
     @property

@@ -177,6 +177,20 @@ def _word_accuracy_row(answer: Answer) -> tuple[float, float]:
     return float(sum(a == b for a, b in zip(given, answer.expected, strict=False))), float(len(answer.expected))
 
 
+def _references(answer: Answer) -> list[str]:
+    """The answers that count as right; an empty one where the context holds none (SQuAD 2.0)."""
+    return [text for text in answer.expected if text_scores.squad_tokens(text)] or [""]
+
+
+def _best_of(score: Callable[[str, str], float]) -> Callable[[Answer], float]:
+    """The best score against any reference, as SQuAD takes it; where no answer is right, 1 for an empty one."""
+    return lambda answer: max(score(reference, answer.given or "") for reference in _references(answer))
+
+
+def _same_words(expected: str, given: str) -> float:
+    return float(text_scores.squad_tokens(expected) == text_scores.squad_tokens(given))
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
@@ -361,6 +375,8 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
         ("tags",),
         lambda labels: SumMetric("word_accuracy", _each(_word_accuracy_row), _first_over_second),
     ),
+    "span_f1": (("span",), lambda labels: _share("span_f1", _best_of(text_scores.token_f1))),
+    "span_exact": (("span",), lambda labels: _share("span_exact", _best_of(_same_words))),
     "json_valid": (
         _TEXT,
         lambda labels: _share("json_valid", lambda answer: float(not _json_error(answer)), _json_error),
@@ -495,4 +511,5 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "instruction": _for_texts,
     "chat": _for_texts,
     "tagging": lambda answers: ["entity_f1", "word_accuracy"],
+    "span_qa": lambda answers: ["span_f1", "span_exact"],
 }

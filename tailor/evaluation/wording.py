@@ -18,6 +18,8 @@ TITLES: dict[str, tuple[str, Style]] = {
     "bleu": ("BLEU", "score"),
     "entity_f1": ("Entity F1", "share"),
     "word_accuracy": ("Word accuracy", "share"),
+    "span_f1": ("Answer F1", "share"),
+    "span_exact": ("Exact answers", "share"),
     "json_valid": ("Valid JSON", "share"),
     "json_fields": ("Right JSON fields", "share"),
     "tool_call": ("Right tool calls", "share"),

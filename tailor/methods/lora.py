@@ -77,7 +77,7 @@ class Lora:
             lora_alpha=self.options.alpha,  # type: ignore[arg-type]  # PEFT divides by rank; a float is exact
             lora_dropout=self.options.dropout,
             target_modules=self.options.targets,
-            exclude_modules=_routers(base.model) or None,
+            exclude_modules=[*_routers(base.model), *heads] or None,
             modules_to_save=_top_modules(heads) or None,
             task_type=TASKS[output.head],
         )

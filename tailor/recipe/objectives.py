@@ -41,10 +41,21 @@ class TaggingOptions(Options):
     name: Literal["tagging"] = "tagging"
 
 
+class SpanOptions(Options):
+    """The answer to a question is found in its context, or not there."""
+
+    name: Literal["span_qa"] = "span_qa"
+    max_answer_tokens: int = Field(30, ge=1, description="the longest span that is given as an answer")
+    null_threshold: float = Field(
+        0.0, description="by how much no answer must lead the best span (in logits) to be given"
+    )
+
+
 OBJECTIVES: dict[str, type[Options]] = {
     "language": LanguageOptions,
     "instruction": InstructionOptions,
     "chat": ChatOptions,
     "classification": ClassificationOptions,
     "tagging": TaggingOptions,
+    "span_qa": SpanOptions,
 }
