@@ -351,6 +351,7 @@ Labels = Collection[str]
 _TEXT: tuple[AnswersKind, ...] = ("text",)
 _NAMES: tuple[AnswersKind, ...] = ("label", "labels", "text")
 _ANY: tuple[AnswersKind, ...] = ("text", "label", "labels", "number", "raw", "tags", "span", "margin")
+_TOKENS: tuple[AnswersKind, ...] = (*_ANY, "masked")
 
 
 def _nats(name: str, row: Callable[[Answer], Sequence[float]], formula: Callable[[Floats], Floats]) -> SumMetric:
@@ -386,8 +387,8 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
         lambda labels: SumMetric("json_fields", _each(_fields_row), _first_over_second, why=_fields_why),
     ),
     "tool_call": (_TEXT, lambda labels: _share("tool_call", _tool_call, _tool_call_why)),
-    "loss": (_ANY, lambda labels: _nats("loss", _per_token, _first_over_second)),
-    "perplexity": (_ANY, lambda labels: _nats("perplexity", _per_token, _exp_of_mean)),
+    "loss": (_TOKENS, lambda labels: _nats("loss", _per_token, _first_over_second)),
+    "perplexity": (_TOKENS, lambda labels: _nats("perplexity", _per_token, _exp_of_mean)),
     "bits_per_byte": (_ANY, lambda labels: _nats("bits_per_byte", _per_byte, _first_over_second)),
     "mse": (("number",), lambda labels: SumMetric("mse", _number_rows, _first_over_second, better="lower", points=1.0)),
     "r2": (("number",), lambda labels: SumMetric("r2", _number_rows, _r2_value)),
@@ -472,7 +473,8 @@ def auto(objective: str, answers: Sequence[Answer]) -> tuple[str, list[str]]:
 
 
 def _for_language(answers: Sequence[Answer]) -> list[str]:
-    return ["loss", "perplexity", "bits_per_byte"]
+    """Of all tokens, or of the masked ones: what was not hidden is not predicted, and no byte of it has a likelihood."""
+    return ["loss", "perplexity", *(["bits_per_byte"] if any(answer.bytes for answer in answers) else [])]
 
 
 def _for_labels(answers: Sequence[Answer]) -> list[str]:

@@ -8,9 +8,11 @@ from tailor.recipe.options import Options
 
 
 class LanguageOptions(Options):
-    """Every token of raw text is predicted from those before it."""
+    """Raw text: every token from those before it; on encoders, masked tokens from those around them."""
 
     name: Literal["language"] = "language"
+    mask: float = Field(0.15, gt=0, lt=1, description="encoders: the share of words that are masked")
+    whole_words: bool = Field(True, description="encoders: all pieces of a word are masked together, or each by itself")
 
 
 class InstructionOptions(Options):

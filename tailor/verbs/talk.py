@@ -13,7 +13,7 @@ from tailor.compose import choose_place, load_dtype
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, TailorError
-from tailor.core.examples import Features, Message, Origin
+from tailor.core.examples import Features, Message, Origin, Text
 from tailor.core.runs import RunFolder
 from tailor.data.canonical import BUILDERS, Cells
 from tailor.evaluation.answer_parts import split_answer
@@ -45,7 +45,7 @@ class Model:
     ) -> str:
         """The next assistant turn, as text: greedy, or sampled where a seed is given."""
         if self.output.head != "tokens":
-            raise BaseError("this model gives labels, not text", where=self.base.name, fix="use predict")
+            raise BaseError("this model reads texts and writes none", where=self.base.name, fix="use predict")
         prompt = self.base.chat.prompt(tuple(messages), tuple(tools))
         ids = self._write(prompt, limit, seed)
         return split_answer(self.base.tokenizer.decode(ids, skip_special_tokens=False), self.base.tokenizer).text
@@ -66,7 +66,7 @@ class Model:
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
         """What the model reads off each text (or pair of texts): a label, labels, a number, tags, a span."""
-        if self.objective is None or self.objective.generates or self.objective.answers == "raw":
+        if self.objective is None or self.objective.generates or self.objective.example is Text:
             raise BaseError("this model writes text and gives no labels", where=self.base.name, fix="use generate")
         both = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         examples = [self.objective.blank(parts, ExampleSeat(str(number), HERE)) for number, parts in enumerate(both)]
@@ -96,6 +96,8 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     place = choose_place(recipe, source)
     base = registry.load("base", source.family)(source, EncodeOptions(max_length=None, on_overlong="truncate"))
     objective = _objective(recipe, source.labels or tuple(labels))
+    if objective is not None:
+        objective.meet(base)
     output = objective.output if objective is not None else OutputSpec("tokens")
     if source.mean_pool_head:
         output = dataclasses.replace(output, pooling="mean")
@@ -138,7 +140,7 @@ class _Talk:
     def say(self, line: str) -> str:
         if not self.model.objective or self.model.objective.generates:
             return self._reply(line)
-        if self.model.objective.answers != "raw":
+        if self.model.objective.example is not Text:
             return "(no head for this task)" if self.model.base.new_head else str(self.model.predict([line])[0])
         return self.model.generate(line, max_new_tokens=self.limit)
 
