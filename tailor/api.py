@@ -49,9 +49,14 @@ class Run:
         return answer
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
-        """Labels, label tuples or numbers for texts (or pairs of texts)."""
+        """A label, labels, a number or tags for each text; an answer for (question, context), a likeness for (text, text)."""
         found: list[Any] = self._model().predict(texts)
         return found
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of unit length for each text, from a model of similarity."""
+        vectors: list[list[float]] = self._model().embed(texts)
+        return vectors
 
     def _model(self) -> Any:
         return registry.resolve("tailor.verbs.talk:model_of")(str(self.path))

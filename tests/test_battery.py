@@ -34,7 +34,7 @@ CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
     *((form, "bert", method) for form in READ for method in ("full", "lora", "head", "mean_pool")),
     *((form, "bert", method) for form in ("tags", "span") for method in ("full", "lora", "head")),
-    *(("language", "bert", method) for method in ("full", "lora")),
+    *((form, "bert", method) for form in ("language", "triplet") for method in ("full", "lora")),
     *((form, "llama", method) for form in ("single", "tags") for method in ("full", "lora", "head")),
 ]
 
@@ -87,9 +87,10 @@ def logits(job: Job) -> torch.Tensor:
 
 
 def frozen(job: Job) -> dict[str, torch.Tensor]:
-    """Parameters and buffers that must not move."""
-    moving = job.attached.trainable()
-    return copies({name: value for name, value in job.attached.model.state_dict().items() if name not in moving})
+    """Parameters and buffers that must not move: those that are not tied to one that does, either."""
+    moving = {value.data_ptr() for value in job.attached.trainable().values()}
+    state = job.attached.model.state_dict()
+    return copies({name: value for name, value in state.items() if value.data_ptr() not in moving})
 
 
 def watched(job: Job, reporter: InterruptingReporter) -> set[str]:
@@ -180,6 +181,8 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
         ("chat", "lora", "bert", "does not take conversation examples, which the objective chat makes"),
         ("language", "head", "bert", "brings no new head"),
         ("language", "mean_pool", "bert", "a mean_pool head gives labels, and this objective learns masked"),
+        ("triplet", "head", "bert", "brings no new head"),
+        ("triplet", "lora", "llama", "does not take pair examples, which the objective similarity makes"),
         ("span", "lora", "llama", "does not take span examples, which the objective span_qa makes"),
     ],
 )

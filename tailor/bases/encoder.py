@@ -11,10 +11,11 @@ from tailor.bases.lengths import RAW_TEXT_LIMIT, context_of
 from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.masking import Masking
 from tailor.bases.mean_pool import MeanPoolClassifier
+from tailor.bases.sentence_encoder import write_sentence_encoder
 from tailor.bases.texts import TextReader
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
 from tailor.core.errors import BaseError
-from tailor.core.examples import Example, Features, Labelled, Span, Tagged, Text
+from tailor.core.examples import Example, Features, Labelled, Pair, Span, Tagged, Text
 from tailor.nn.segments import by_length
 
 
@@ -43,6 +44,7 @@ class EncoderBase:
             Labelled: reader.labelled,
             Tagged: reader.tagged,
             Span: reader.asked,
+            Pair: reader.compared,
             Text: self._encode_text,
         }
 
@@ -91,8 +93,10 @@ class EncoderBase:
         return run_head(model, batch, self.head)
 
     def save(self, model: Any, folder: Path) -> None:
-        """A transformers folder that stock classes load."""
+        """A transformers folder that stock classes load, and sentence-transformers where texts become vectors."""
         model.save_pretrained(folder)
+        if self.head == "embedding":
+            write_sentence_encoder(folder, model.config.hidden_size, self.limit)
 
     def save_tokenizer(self, folder: Path) -> None:
         """The tokenizer, as it was."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailor.core.errors import BaseError, refuse
-from tailor.core.examples import Features, Labelled, Span, Tagged
+from tailor.core.examples import Features, Labelled, Pair, Span, Tagged
 
 OVERLAP = 128
 """Tokens that two windows of a long context share at most, so that an answer at a seam is whole in one (BERT's own)."""
@@ -28,6 +28,20 @@ class TextReader:
         cut = self._excess(len(whole["input_ids"]))
         kept = self.tokenizer(*example.texts, truncation=True, max_length=self.limit) if cut else whole
         return [Features(example.id, list(kept["input_ids"]), extras=self.extras(kept), truncated=cut)]
+
+    def compared(self, example: Pair) -> list[Features]:
+        """The anchor, the other text and what is unlike it, each a row by itself, end to end in one feature.
+
+        They have no `token_type_ids`, which are 0 for a text alone: what models take them to be anyway.
+        """
+        rows, cut = [], 0
+        for text in (example.anchor, example.positive, *example.negatives):
+            ids = list(self.tokenizer(text)["input_ids"])
+            if excess := self._excess(len(ids)):
+                ids, cut = list(self.tokenizer(text, truncation=True, max_length=self.limit)["input_ids"]), cut + excess
+            rows.append(ids)
+        together = [token for row in rows for token in row]
+        return [Features(example.id, together, parts=tuple(map(len, rows)), truncated=cut)]
 
     def tagged(self, example: Tagged) -> list[Features]:
         """Words in pieces; `first` marks the piece at which a word is tagged (Devlin et al. 2019)."""

@@ -24,6 +24,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "classification": "tailor.objectives.classification:Classification",
         "tagging": "tailor.objectives.tagging:Tagging",
         "span_qa": "tailor.objectives.span_qa:SpanQA",
+        "similarity": "tailor.objectives.similarity:Similarity",
     },
     "base": {
         "causal-lm": "tailor.bases.causal:CausalBase",

@@ -221,6 +221,36 @@ def _r2_value(totals: Floats) -> Floats:
     return np.where(spread > 0, 1 - ratio(error, spread), 0.0)
 
 
+# --- vectors ---
+
+
+def _of_rank(score: Callable[[int], float]) -> Callable[[Answer], float]:
+    """A score of the place, from 1, at which the right text is found; no answer is 0."""
+    return lambda answer: 0.0 if answer.given is None else score(int(answer.given))
+
+
+def _ndcg_at_10(rank: int) -> float:
+    """Normalised discounted cumulative gain with one right text: 1 / log2(1 + rank) among the first ten."""
+    return 1 / math.log2(1 + rank) if rank <= 10 else 0.0
+
+
+def _score_rows(answers: Sequence[Answer]) -> Floats:
+    """1, given, expected, their squares and their product, all centred; no answer counts as the mean, so as no order."""
+    expected = np.array([answer.expected for answer in answers], dtype=np.float64)
+    given = np.array([np.nan if answer.given is None else answer.given for answer in answers], dtype=np.float64)
+    mean = float(np.nanmean(given)) if len(given) and not np.isnan(given).all() else 0.0
+    x = np.where(np.isnan(given), 0.0, given - mean)
+    y = expected - expected.mean() if len(expected) else expected
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
+
+
+def _pearson_value(totals: Floats) -> Floats:
+    """Correlation, -1..1; 0 where either side is constant."""
+    rows, x, y, xx, yy, xy = np.moveaxis(totals, -1, 0)
+    spread = np.maximum(rows * xx - x * x, 0) * np.maximum(rows * yy - y * y, 0)
+    return ratio(rows * xy - x * y, np.sqrt(spread))
+
+
 # --- likelihoods ----------------------------------------------------------------------------------------------------
 
 
@@ -378,6 +408,11 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
     ),
     "span_f1": (("span",), lambda labels: _share("span_f1", _best_of(text_scores.token_f1))),
     "span_exact": (("span",), lambda labels: _share("span_exact", _best_of(_same_words))),
+    "ndcg_at_10": (("ranking",), lambda labels: _share("ndcg_at_10", _of_rank(_ndcg_at_10))),
+    "recall_at_1": (("ranking",), lambda labels: _share("recall_at_1", _of_rank(lambda rank: float(rank <= 1)))),
+    "recall_at_10": (("ranking",), lambda labels: _share("recall_at_10", _of_rank(lambda rank: float(rank <= 10)))),
+    "mrr": (("ranking",), lambda labels: _share("mrr", _of_rank(lambda rank: 1 / rank))),
+    "pearson": (("score",), lambda labels: SumMetric("pearson", _score_rows, _pearson_value)),
     "json_valid": (
         _TEXT,
         lambda labels: _share("json_valid", lambda answer: float(not _json_error(answer)), _json_error),
@@ -514,4 +549,7 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "chat": _for_texts,
     "tagging": lambda answers: ["entity_f1", "word_accuracy"],
     "span_qa": lambda answers: ["span_f1", "span_exact"],
+    "similarity": lambda answers: (
+        ["ndcg_at_10", "recall_at_1", "recall_at_10", "mrr"] if isinstance(answers[0].expected, str) else ["pearson"]
+    ),
 }

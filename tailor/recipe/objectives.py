@@ -53,6 +53,13 @@ class SpanOptions(Options):
     )
 
 
+class SimilarityOptions(Options):
+    """Texts that mean the same get vectors that point the same way: for search, and for telling how alike texts are."""
+
+    name: Literal["similarity"] = "similarity"
+    scale: float = Field(20.0, gt=0, description="what a cosine is multiplied by before the softmax")
+
+
 OBJECTIVES: dict[str, type[Options]] = {
     "language": LanguageOptions,
     "instruction": InstructionOptions,
@@ -60,4 +67,5 @@ OBJECTIVES: dict[str, type[Options]] = {
     "classification": ClassificationOptions,
     "tagging": TaggingOptions,
     "span_qa": SpanOptions,
+    "similarity": SimilarityOptions,
 }

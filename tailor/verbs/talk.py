@@ -17,7 +17,7 @@ from tailor.core.examples import Features, Message, Origin, Text
 from tailor.core.runs import RunFolder
 from tailor.data.canonical import BUILDERS, Cells
 from tailor.evaluation.answer_parts import split_answer
-from tailor.evaluation.answering import Asking, Held, generate_ids, score
+from tailor.evaluation.answering import Asking, Held, generate_ids, measure_all, score
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions
@@ -73,6 +73,17 @@ class Model:
         asking = Asking(self.place.device, 4096, None, self.place.autocast)
         held = [Held(example, {}, self._features(example)) for example in examples]
         return [answer.given for answer in score(self.base, self.objective, self.output, held, asking)]
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of unit length for each text; texts beyond the limit are cut."""
+        if self.output.head != "embedding":
+            raise BaseError("this model gives no vectors", where=self.base.name, fix="fit it with objective=similarity")
+        limit = self.base.limit
+        ids = [self.base.tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in texts]
+        features = [Features(str(number), list(row)) for number, row in enumerate(ids)]
+        asking = Asking(self.place.device, 4096, None, self.place.autocast)
+        vectors = measure_all(self.base, self.objective, self.output, features, asking)
+        return [rows[0].tolist() for rows in vectors]
 
     def _features(self, example: Any) -> list[Features]:
         target = self.objective.target(example)
