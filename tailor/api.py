@@ -56,7 +56,7 @@ class Run:
         return answer
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
-        """Labels, label tuples or numbers for texts (or pairs of texts)."""
+        """A label, labels, a number or tags for each text; a span for (question, context), a likeness for two."""
         found: list[Any] = self._model().predict(texts)
         return found
 
@@ -67,6 +67,11 @@ class Run:
             known = sorted(entry.name for entry in folder.parent.glob("*"))
             raise RecipeError(f"this run has no task {name!r}", where=str(self.path), fix=f"one of: {', '.join(known)}")
         return Run(folder)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of unit length for each text, from a model of similarity."""
+        vectors: list[list[float]] = self._model().embed(texts)
+        return vectors
 
     def _model(self) -> Any:
         return registry.resolve("tailor.verbs.talk:model_of")(str(self.path))

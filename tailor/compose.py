@@ -17,10 +17,12 @@ from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
 from tailor.data.table import Entry, Table
+from tailor.engine.first_head import FITTED, FirstHead
 from tailor.engine.loop import Job
 from tailor.engine.order import batch_indices
 from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
 from tailor.engine.settings import Facts, plan_of, resolve
+from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES
 from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe
@@ -162,6 +164,7 @@ def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) ->
             f"bases of family {source.family} are not available", where="base", fix="`tailor bases` lists bases"
         )
     base = registry.load("base", source.family)(source, options)
+    objective.meet(base)
     if base.limit > base.context:
         raise RecipeError(
             f"{base.limit} tokens are more than this base's context of {base.context}", where="data.max_length"
@@ -285,7 +288,7 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
         examples=len(prepared.splits["train"].store),
         hidden=base.source.config.get_text_config().hidden_size,
         device=place.kind,
-        raw_text=prepared.objective.output.head == "tokens" and not prepared.objective.generates,
+        raw_text=prepared.objective.answers == "raw",  # masks are drawn anew every epoch, so that epochs pay
     )
     train = resolve(recipe.train, recipe.gradient_method, facts).model_copy(update={"precision": place.precision})
     longest = max(max(split.store.lengths(), default=0) for split in prepared.splits.values())
@@ -310,6 +313,8 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
         base.save(base.model, folder / MERGED)
     if base.packing is not None and base.packing.mode == "padded":
         reporter.say(f"{base.name} trains unpacked: {base.packing.reason}")
+    if base.new_head and prepared.objective.fits_head:
+        _first_head(prepared, output, place, folder, reporter).into_base(recipe.train)
     torch.manual_seed(recipe.train.seed)
     attached = method.attach(base, output)
     attached.model.to(place.device)
@@ -332,6 +337,20 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
         ),
         locate=prepared.locate,
     )
+
+
+def _first_head(prepared: Prepared, output: OutputSpec, place: Place, folder: Path, reporter: Reporter) -> FirstHead:
+    base, train, dev = prepared.base, prepared.splits["train"].store, prepared.splits["dev"].store
+    hidden = base.source.config.get_text_config().hidden_size
+    return FirstHead(base, prepared.objective, output, train, dev, hidden, place, folder, reporter)
+
+
+def base_beside(options: BaseOptions, folder: Path) -> BaseOptions:
+    """What a run is held against: its base, with the head that was fitted to it where it had none."""
+    fitted = folder / FITTED
+    if not fitted.is_dir():
+        return options
+    return options.model_copy(update={"name": str(fitted), "revision": None, "chat_template": None})
 
 
 def load_dtype(recipe: Recipe, place: Place, source: Source) -> torch.dtype:

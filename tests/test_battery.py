@@ -18,6 +18,7 @@ from tiny import (
     write_rows,
 )
 
+from tailor.core.contracts import UNTRAINED
 from tailor.core.errors import Interrupted, RecipeError, RunError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder
@@ -32,7 +33,8 @@ WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair",
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
     *((form, "bert", method) for form in READ for method in ("full", "lora", "head", "mean_pool")),
-    *(("tags", "bert", method) for method in ("full", "lora", "head")),
+    *((form, "bert", method) for form in ("tags", "span") for method in ("full", "lora", "head")),
+    *((form, "bert", method) for form in ("language", "triplet") for method in ("full", "lora")),
     *((form, "llama", method) for form in ("single", "tags") for method in ("full", "lora", "head")),
 ]
 
@@ -78,16 +80,18 @@ def loss_on_train(job: Job) -> float:
 
 def logits(job: Job) -> torch.Tensor:
     """Of the first training rows, in evaluation mode."""
-    batch = job.base.collate([job.train[index] for index in range(8)], job.output)
+    seen = job.base.draw([job.train[index] for index in range(8)], job.output, UNTRAINED)
+    batch = job.base.collate(seen, job.output)
     job.attached.model.eval()
     with torch.no_grad():
         return job.base.forward(job.attached.model, batch).logits
 
 
 def frozen(job: Job) -> dict[str, torch.Tensor]:
-    """Parameters and buffers that must not move."""
-    moving = job.attached.trainable()
-    return copies({name: value for name, value in job.attached.model.state_dict().items() if name not in moving})
+    """Parameters and buffers that must not move: those that are not tied to one that does, either."""
+    moving = {value.data_ptr() for value in job.attached.trainable().values()}
+    state = job.attached.model.state_dict()
+    return copies({name: value for name, value in state.items() if value.data_ptr() not in moving})
 
 
 def watched(job: Job, reporter: InterruptingReporter) -> set[str]:
@@ -176,14 +180,19 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
         ("language", "mean_pool", "llama", "a mean_pool head gives labels, and this objective learns tokens"),
         ("single", "mean_pool", "llama", "a mean_pool head is for encoders"),
         ("chat", "lora", "bert", "does not take conversation examples, which the objective chat makes"),
-        ("language", "full", "bert", "does not take text examples, which the objective language makes"),
+        ("language", "head", "bert", "brings no new head"),
+        ("language", "mean_pool", "bert", "a mean_pool head gives labels, and this objective learns masked"),
+        ("triplet", "head", "bert", "brings no new head"),
+        ("triplet", "lora", "llama", "does not take pair examples, which the objective similarity makes"),
+        ("span", "lora", "llama", "does not take span examples, which the objective span_qa makes"),
     ],
 )
 def test_a_cell_that_cannot_be_says_why(
     request: pytest.FixtureRequest, tmp_path: Path, form: str, method: str, family: str, reason: str
 ) -> None:
     data = write_rows(tmp_path / "rows.jsonl", rows_of(form))
-    recipe = make_recipe(request.getfixturevalue(family), data, tmp_path / "run", method=method_of(method))
+    sections = {"objective": "span_qa"} if form == "span" else {}
+    recipe = make_recipe(request.getfixturevalue(family), data, tmp_path / "run", method=method_of(method), **sections)
     with pytest.raises(RecipeError, match=reason) as raised:
         make_job(recipe)
     assert raised.value.fix or raised.value.where

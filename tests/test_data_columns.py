@@ -86,6 +86,20 @@ class TestForms:
                 "source_target",
                 {"prompt": "One. Two.", "completion": "First.", "references": ["First.", "Second."]},
             ),
+            ({"anchor": "A", "positive": "B"}, "pairs", {"anchor": "A", "positive": "B", "negatives": []}),
+            (
+                {"query": "A", "positive": "B", "negative": ["C", "D"]},
+                "pairs",
+                {"anchor": "A", "positive": "B", "negatives": ["C", "D"]},
+            ),
+            (
+                {"query": "A", "passage": "B", "negative": "C"},
+                "pairs",
+                {"anchor": "A", "positive": "B", "negatives": ["C"]},
+            ),
+            ({"query": "A", "document": "B"}, "pairs", None),
+            ({"query": "A", "passage": "B", "label": 1}, "classification", None),
+            ({"sentence1": "A", "sentence2": "B", "score": 0.5}, "classification", {"texts": ["A", "B"], "label": 0.5}),
             ({"text": "Once."}, "text", {"text": "Once."}),
             ({"id": "7", "url": "u", "content": "Once."}, "text", {"text": "Once."}),
             ({"text": "Good", "label": "pos"}, "classification", {"texts": ["Good"], "label": "pos"}),
@@ -95,7 +109,6 @@ class TestForms:
             ({"text": "Good", "labels": ["a", "b", "a"]}, "classification", {"texts": ["Good"], "label": ["a", "b"]}),
             ({"condition_label": "1", "medical_abstract": "A"}, "classification", {"texts": ["A"], "label": "1"}),
             ({"premise": "A", "hypothesis": "B", "label": 0}, "classification", {"texts": ["A", "B"], "label": "0"}),
-            ({"sentence1": "A", "sentence2": "B", "score": 0.5}, "classification", {"texts": ["A", "B"], "label": 0.5}),
             ({"question": "A", "answer": "B", "label": 1}, "classification", {"texts": ["A", "B"], "label": "1"}),
             ({"tokens": ["A", "B"], "ner_tags": [0, 1]}, "tagging", {"tokens": ["A", "B"], "tags": ["0", "1"]}),
             ({"words": ["A"], "labels": ["O"]}, "tagging", {"tokens": ["A"], "tags": ["O"]}),
@@ -440,10 +453,14 @@ ROLES = (
 MORE_ROLES = ("question", "chosen", "rejected", "source", "target", "image", "caption", "system", "input")
 
 
+SPEC_OF = {"scored_pairs": "classification"}
+"""Forms that an objective makes of another."""
+
+
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*ROLES, *MORE_ROLES]), JSON), st.sampled_from(sorted(BUILDERS)), st.data())
 def test_whatever_a_row_holds_it_fits_or_is_refused(row: dict[str, Any], name: str, data: st.DataObject) -> None:
-    required = next(spec for spec in SPECS if spec.form == name).required
+    required = next(spec for spec in SPECS if spec.form == SPEC_OF.get(name, name)).required
     columns = {role: role for role in {*required, *row} & {*ROLES, *MORE_ROLES}}
     form = Form(name, columns, data.draw(st.sampled_from(["class", "number", "list"])))
     with suppress(RowRefused):

@@ -142,6 +142,12 @@ def _row(form: str, draw: random.Random, index: int) -> dict[str, Any]:
             words = text.split()
             kind = {thing: "B-THING", colour: "B-COLOUR"}
             return {"tokens": words, "tags": [kind.get(word, "O") for word in words]}
+        case "span":
+            asked, held = draw.choice([("thing", thing), ("colour", colour), ("number", "")])
+            answers = {"text": [held] if held else [], "answer_start": [text.index(held)] if held else []}
+            return {"context": text, "question": f"{asked}?", "answers": answers}
+        case "triplet":
+            return {"anchor": f"{thing} {thing}", "positive": f"the {thing} is {colour}", "negative": text[::-1]}
         case "regression":
             return {"text": f"{text} {answer}", "label": 0.25 + COLOURS.index(colour)}
     raise ValueError(form)

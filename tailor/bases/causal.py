@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from tailor.bases.chat import ChatTemplate
 from tailor.bases.heads import HEADS, frozen_values, load_with_head, outside_trunk, run_head
-from tailor.bases.lengths import LengthPolicy, context_of
+from tailor.bases.lengths import RAW_TEXT_LIMIT, LengthPolicy, context_of
 from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
 from tailor.bases.texts import TextReader
@@ -19,9 +19,6 @@ from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, Out
 from tailor.core.errors import BaseError, RecipeError, refuse
 from tailor.core.examples import Conversation, Example, Features, Labelled, Tagged, Text
 from tailor.nn.segments import pack, pad
-
-RAW_TEXT_LIMIT = 1024
-"""Tokens of a window of raw text where the context is longer and nothing else is asked: what fits most machines."""
 
 
 class CausalBase:
@@ -33,6 +30,7 @@ class CausalBase:
     )
     heads: ClassVar[frozenset[Head]] = frozenset({"tokens", "labels", "tags"})
     pools: ClassVar[bool] = False
+    text_head: ClassVar[Head] = "tokens"
 
     def __init__(self, source: Source, options: EncodeOptions) -> None:
         self.source = source

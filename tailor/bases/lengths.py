@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from tailor.core.errors import refuse
 
+RAW_TEXT_LIMIT = 1024
+"""Tokens of a window of raw text where the context is longer and nothing else is asked: what fits most machines."""
+
 Overlong = Literal["error", "truncate_prompt", "truncate", "drop"]
 
 

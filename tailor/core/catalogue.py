@@ -11,7 +11,7 @@ OPEN = Path(__file__).with_name("catalogue.json")
 STRONG_MEMORY = 8 * 2**30
 """Device memory from which a larger base is worth its download."""
 
-FAMILY_OF_FORM = {"classification": "encoder", "tagging": "encoder", "span_qa": "encoder"}
+FAMILY_OF_FORM = {"classification": "encoder", "tagging": "encoder", "span_qa": "encoder", "pairs": "encoder"}
 """Forms of data that an encoder serves best; a causal LM serves the rest."""
 
 

@@ -22,9 +22,12 @@ Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding"]
 """What an objective reads off a model: logits of the next token, of n labels per example, of n tags per word, of a span's
 first and last token, of masked tokens; or one vector per text."""
 
-AnswersKind = Literal["text", "label", "labels", "number", "raw", "tags", "span", "ranking", "score", "margin"]
-"""What a task's answers are: a text (or tool calls), a label, several labels, a number, raw text that is only read, a tag
-per word, a span, the place of the right text in a ranking, how alike two texts are, by how much one answer is preferred."""
+AnswersKind = Literal[
+    "text", "label", "labels", "number", "raw", "masked", "tags", "span", "ranking", "score", "margin"
+]
+"""What a task's answers are: a text (or tool calls), a label, several labels, a number, raw text that is only read (all of
+it, or masked tokens of it), a tag per word, a span, the place of the right text in a ranking, how alike two texts are, by
+how much one answer is preferred."""
 
 Need = Literal["linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text"]
 """What a method takes hold of. Needs that are a subset of what the base has is the method x base table."""
@@ -42,12 +45,15 @@ class OutputSpec:
         labels: the names of the n outputs for `labels` and `tags`, in order; a single empty name for regression.
         problem: transformers' `problem_type`, which fixes the loss and the activation.
         pooling: the family's stock head, or a linear layer on the mean of the token states (sentence encoders).
+        mask, whole_words: for `masked`, the share of words that are hidden, and whether their pieces go together.
     """
 
     head: Head
     labels: tuple[str, ...] = ()
     problem: Literal["", "regression", "single_label_classification", "multi_label_classification"] = ""
     pooling: Literal["stock", "mean"] = "stock"
+    mask: float = 0.15
+    whole_words: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +201,7 @@ class Objective(Protocol):
         generates: answers are written, not read off a row of outputs.
         couples: its loss needs all examples of a batch at once, so that a batch cannot be taken in parts.
         needs_frozen: what is to be computed once with the weights as they were before training.
+        fits_head: a head that the base lacks is fitted on the frozen trunk first, since no guess could stand for it.
     """
 
     name: ClassVar[str]
@@ -202,6 +209,7 @@ class Objective(Protocol):
     generates: ClassVar[bool]
     couples: ClassVar[bool]
     needs_frozen: ClassVar[bool]
+    fits_head: ClassVar[bool]
     on_overlong: ClassVar[Literal["error", "truncate"]]
 
     @property
@@ -212,6 +220,10 @@ class Objective(Protocol):
     @property
     def output(self) -> OutputSpec:
         """The output the base must build; known once `prepare` has seen the training rows."""
+        ...
+
+    def meet(self, base: Base) -> None:
+        """See the base before anything else, to learn what only it tells (the head that its raw text is learned through)."""
         ...
 
     def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -320,7 +332,11 @@ class Method(Protocol):
 
 
 class Base(Protocol):
-    """What is adapted: a model with its tokenizer and the encoders it registers."""
+    """What is adapted: a model with its tokenizer and the encoders it registers.
+
+    Args:
+        heads: what can be read off it; text_head: the one through which it learns raw text.
+    """
 
     name: str
     family: ClassVar[str]
@@ -328,6 +344,7 @@ class Base(Protocol):
     heads: ClassVar[frozenset[Head]]
     pools: ClassVar[bool]
     """Whether the mean of its token states says something about a text."""
+    text_head: ClassVar[Head]
     encoders: Mapping[type[Example], Callable[[Any], list[Features]]]
     model: Any
     tokenizer: Any

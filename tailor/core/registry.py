@@ -23,6 +23,8 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "chat": "tailor.objectives.chat:Chat",
         "classification": "tailor.objectives.classification:Classification",
         "tagging": "tailor.objectives.tagging:Tagging",
+        "span_qa": "tailor.objectives.span_qa:SpanQA",
+        "similarity": "tailor.objectives.similarity:Similarity",
     },
     "base": {
         "causal-lm": "tailor.bases.causal:CausalBase",

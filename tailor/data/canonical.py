@@ -9,6 +9,8 @@
 | tagging | `{"tokens": […], "tags": […]}` |
 | span_qa | `{"context", "question", "answers": {"text": […], "answer_start": […]}}` |
 | preference | `{"prompt", "chosen", "rejected", "tools"?}`, each a text or a list of messages |
+| pairs | `{"anchor", "positive", "negatives": […]}` |
+| scored_pairs | `{"anchor", "positive", "score": number}` |
 | images | `{"image": path, "caption": text or None}` |
 """
 
@@ -148,7 +150,7 @@ def _refuse_unwanted(cells: Cells) -> None:
 
 
 def _instruction(cells: Cells) -> Canonical:
-    if "answers" in cells.columns:
+    if {"context", "question", "answers"} <= cells.columns.keys():
         return _asked_span(cells)
     _refuse_unwanted(cells)
     row = {"prompt": _prompt(cells), "completion": cells.text("completion")}
@@ -306,6 +308,18 @@ def _preferred_messages(cells: Cells, chosen: Any, rejected: Any) -> Canonical:
     return row | {"tools": found} if found else row
 
 
+def _pairs(cells: Cells) -> Canonical:
+    negatives = cells.texts("negative") if cells.get("negative") is not None else []
+    return {"anchor": cells.text("text"), "positive": cells.text("positive"), "negatives": negatives}
+
+
+def _scored_pairs(cells: Cells) -> Canonical:
+    if "text2" not in cells.columns:
+        raise refuse("one_text", "there is one text, and likeness is between two")
+    score = LABELS["number"](cells.need("label"), cells.columns["label"])
+    return {"anchor": cells.text("text"), "positive": cells.text("text2"), "score": score}
+
+
 def _images(cells: Cells) -> Canonical:
     return {"image": cells.text("image"), "caption": cells.get("caption")}
 
@@ -320,4 +334,6 @@ BUILDERS: dict[str, Callable[[Cells], Canonical]] = {
     "span_qa": _span_qa,
     "preference": _preference,
     "images": _images,
+    "pairs": _pairs,
+    "scored_pairs": _scored_pairs,
 }

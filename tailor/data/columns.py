@@ -228,6 +228,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "completion": lambda value: _is_prompt(value) or _is_number(value),
     "chosen": _is_answer,
     "rejected": _is_answer,
+    "negative": _is_strings,
     "source": _is_strings,
     "target": _is_strings,
     "tokens": lambda value: isinstance(value, list) and len(value) > 0 and all(map(_is_text, value)),

@@ -111,5 +111,7 @@ _SIDES: dict[str, Callable[[Canonical], tuple[str, str]]] = {
     "tagging": lambda row: (" ".join(row["tokens"]), " ".join(row["tags"])),
     "span_qa": lambda row: (f"{row['context']}\n{row['question']}", _encode(row["answers"])),
     "preference": _preference,
+    "pairs": lambda row: (row["anchor"], "\n".join([row["positive"], *row["negatives"]])),
+    "scored_pairs": lambda row: (f"{row['anchor']}\n{row['positive']}", str(row["score"])),
     "images": lambda row: (Path(row["image"]).name, row["caption"] or ""),
 }

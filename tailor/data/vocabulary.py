@@ -83,6 +83,12 @@ TEXT_PAIRS = (
     ("claim", "evidence"),
 )
 
+ANCHOR_PAIRS = (
+    (("anchor",), ("positive", "pos")),
+    (("query",), ("positive", "pos", "positive_passage", "document", "doc", "passage")),
+)
+NEGATIVE = ("negative", "neg", "negatives", "hard_negative", "negative_passage")
+
 BY_AFFIX = {"text", "label", "source", "target"}
 """Roles whose synonyms also count at the beginning or end of a name: `condition_label`, `medical_abstract`."""
 
@@ -140,6 +146,10 @@ SPECS = (
     ),
     Spec("source_target", {"source": SOURCE, "target": TARGET}),
     Spec("source_target", {"source": LONG_TEXT, "target": SHORT_TEXT}),
+    *(
+        Spec("pairs", {"text": anchor, "positive": positive}, {"negative": NEGATIVE})
+        for anchor, positive in ANCHOR_PAIRS
+    ),
     Spec("classification", {"text": TEXT, "label": LABEL}, {"text2": ()}),
     Spec("text", {"text": RAW_TEXT}),
 )
@@ -147,6 +157,7 @@ SPECS = (
 
 INPUT_ROLE = {
     "classification": "text",
+    "pairs": "text",
     "text": "text",
     "instruction": "prompt",
     "preference": "prompt",
@@ -155,7 +166,7 @@ INPUT_ROLE = {
 OUTPUT_ROLE = {"classification": "label", "instruction": "completion"}
 """What `input` and `output` of a column map stand for in each form."""
 
-ALIASES = {"instruction": "prompt", "response": "completion", "text1": "text"}
+ALIASES = {"instruction": "prompt", "response": "completion", "text1": "text", "anchor": "text"}
 """Further words that a column map may use for a role."""
 
 ROLES = (
@@ -172,6 +183,8 @@ ROLES = (
         "rejected",
         "image",
         "caption",
+        "positive",
+        "negative",
     ),
     "group",
 )
@@ -205,6 +218,7 @@ OBJECTIVES = {
     "span_qa": "instruction",
     "preference": "preference",
     "images": "text_to_image",
+    "pairs": "similarity",
 }
 """What a form teaches a base, unless `FOR_BASE` says otherwise."""
 
@@ -225,6 +239,7 @@ SERVES = {
     "span_qa": {"span_qa": "span_qa"},
     "preference": {"preference": "preference"},
     "text_to_image": {"images": "images"},
+    "similarity": {"pairs": "pairs", "classification": "scored_pairs"},
 }
 """Objective -> the forms that can serve it, and the form that they are then given."""
 

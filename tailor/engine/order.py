@@ -1,7 +1,7 @@
 """Which examples a step sees: a function of (seed, epoch, position) and of nothing else, so that resume needs no state."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from itertools import accumulate
 
 import numpy as np
@@ -23,6 +23,11 @@ def batch_indices(seed: int, step: int, count: int, batch: int) -> tuple[int, li
     epoch, place = divmod(step, steps_per_epoch(count, batch))
     order = permutation(seed, epoch, count)
     return epoch, [int(index) for index in order[place * batch : (place + 1) * batch]]
+
+
+def plain_order(seed: int, count: int, batch: int) -> Callable[[int], tuple[int, list[int]]]:
+    """The order of a run with one task: a step's epoch and examples."""
+    return partial(batch_indices, seed, count=count, batch=batch)
 
 
 class TaskOrder:

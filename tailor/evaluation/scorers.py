@@ -177,6 +177,20 @@ def _word_accuracy_row(answer: Answer) -> tuple[float, float]:
     return float(sum(a == b for a, b in zip(given, answer.expected, strict=False))), float(len(answer.expected))
 
 
+def _references(answer: Answer) -> list[str]:
+    """The answers that count as right; an empty one where the context holds none (SQuAD 2.0)."""
+    return [text for text in answer.expected if text_scores.squad_tokens(text)] or [""]
+
+
+def _best_of(score: Callable[[str, str], float]) -> Callable[[Answer], float]:
+    """The best score against any reference, as SQuAD takes it; where no answer is right, 1 for an empty one."""
+    return lambda answer: max(score(reference, answer.given or "") for reference in _references(answer))
+
+
+def _same_words(expected: str, given: str) -> float:
+    return float(text_scores.squad_tokens(expected) == text_scores.squad_tokens(given))
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +219,36 @@ def _r2_value(totals: Floats) -> Floats:
     error, rows, total, squares = np.moveaxis(totals, -1, 0)
     spread = squares - ratio(total**2, rows)
     return np.where(spread > 0, 1 - ratio(error, spread), 0.0)
+
+
+# --- vectors ---
+
+
+def _of_rank(score: Callable[[int], float]) -> Callable[[Answer], float]:
+    """A score of the place, from 1, at which the right text is found; no answer is 0."""
+    return lambda answer: 0.0 if answer.given is None else score(int(answer.given))
+
+
+def _ndcg_at_10(rank: int) -> float:
+    """Normalised discounted cumulative gain with one right text: 1 / log2(1 + rank) among the first ten."""
+    return 1 / math.log2(1 + rank) if rank <= 10 else 0.0
+
+
+def _score_rows(answers: Sequence[Answer]) -> Floats:
+    """1, given, expected, their squares and their product, all centred; no answer counts as the mean, so as no order."""
+    expected = np.array([answer.expected for answer in answers], dtype=np.float64)
+    given = np.array([np.nan if answer.given is None else answer.given for answer in answers], dtype=np.float64)
+    mean = float(np.nanmean(given)) if len(given) and not np.isnan(given).all() else 0.0
+    x = np.where(np.isnan(given), 0.0, given - mean)
+    y = expected - expected.mean() if len(expected) else expected
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
+
+
+def _pearson_value(totals: Floats) -> Floats:
+    """Correlation, -1..1; 0 where either side is constant."""
+    rows, x, y, xx, yy, xy = np.moveaxis(totals, -1, 0)
+    spread = np.maximum(rows * xx - x * x, 0) * np.maximum(rows * yy - y * y, 0)
+    return ratio(rows * xy - x * y, np.sqrt(spread))
 
 
 # --- likelihoods ----------------------------------------------------------------------------------------------------
@@ -337,6 +381,7 @@ Labels = Collection[str]
 _TEXT: tuple[AnswersKind, ...] = ("text",)
 _NAMES: tuple[AnswersKind, ...] = ("label", "labels", "text")
 _ANY: tuple[AnswersKind, ...] = ("text", "label", "labels", "number", "raw", "tags", "span", "margin")
+_TOKENS: tuple[AnswersKind, ...] = (*_ANY, "masked")
 
 
 def _nats(name: str, row: Callable[[Answer], Sequence[float]], formula: Callable[[Floats], Floats]) -> SumMetric:
@@ -361,6 +406,13 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
         ("tags",),
         lambda labels: SumMetric("word_accuracy", _each(_word_accuracy_row), _first_over_second),
     ),
+    "span_f1": (("span",), lambda labels: _share("span_f1", _best_of(text_scores.token_f1))),
+    "span_exact": (("span",), lambda labels: _share("span_exact", _best_of(_same_words))),
+    "ndcg_at_10": (("ranking",), lambda labels: _share("ndcg_at_10", _of_rank(_ndcg_at_10))),
+    "recall_at_1": (("ranking",), lambda labels: _share("recall_at_1", _of_rank(lambda rank: float(rank <= 1)))),
+    "recall_at_10": (("ranking",), lambda labels: _share("recall_at_10", _of_rank(lambda rank: float(rank <= 10)))),
+    "mrr": (("ranking",), lambda labels: _share("mrr", _of_rank(lambda rank: 1 / rank))),
+    "pearson": (("score",), lambda labels: SumMetric("pearson", _score_rows, _pearson_value)),
     "json_valid": (
         _TEXT,
         lambda labels: _share("json_valid", lambda answer: float(not _json_error(answer)), _json_error),
@@ -370,8 +422,8 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
         lambda labels: SumMetric("json_fields", _each(_fields_row), _first_over_second, why=_fields_why),
     ),
     "tool_call": (_TEXT, lambda labels: _share("tool_call", _tool_call, _tool_call_why)),
-    "loss": (_ANY, lambda labels: _nats("loss", _per_token, _first_over_second)),
-    "perplexity": (_ANY, lambda labels: _nats("perplexity", _per_token, _exp_of_mean)),
+    "loss": (_TOKENS, lambda labels: _nats("loss", _per_token, _first_over_second)),
+    "perplexity": (_TOKENS, lambda labels: _nats("perplexity", _per_token, _exp_of_mean)),
     "bits_per_byte": (_ANY, lambda labels: _nats("bits_per_byte", _per_byte, _first_over_second)),
     "mse": (("number",), lambda labels: SumMetric("mse", _number_rows, _first_over_second, better="lower", points=1.0)),
     "r2": (("number",), lambda labels: SumMetric("r2", _number_rows, _r2_value)),
@@ -456,7 +508,8 @@ def auto(objective: str, answers: Sequence[Answer]) -> tuple[str, list[str]]:
 
 
 def _for_language(answers: Sequence[Answer]) -> list[str]:
-    return ["loss", "perplexity", "bits_per_byte"]
+    """Of all tokens, or of the masked ones: what was not hidden is not predicted, and no byte of it has a likelihood."""
+    return ["loss", "perplexity", *(["bits_per_byte"] if any(answer.bytes for answer in answers) else [])]
 
 
 def _for_labels(answers: Sequence[Answer]) -> list[str]:
@@ -495,4 +548,8 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "instruction": _for_texts,
     "chat": _for_texts,
     "tagging": lambda answers: ["entity_f1", "word_accuracy"],
+    "span_qa": lambda answers: ["span_f1", "span_exact"],
+    "similarity": lambda answers: (
+        ["ndcg_at_10", "recall_at_1", "recall_at_10", "mrr"] if isinstance(answers[0].expected, str) else ["pearson"]
+    ),
 }

@@ -19,11 +19,12 @@ TASKS = {
     "tokens": TaskType.CAUSAL_LM,
     "labels": TaskType.SEQ_CLS,
     "tags": TaskType.TOKEN_CLS,
-    "span": TaskType.QUESTION_ANS,
+    "span": None,
     "embedding": TaskType.FEATURE_EXTRACTION,
     "masked": None,
 }
-"""Heads -> PEFT's task types; it has none for masked language models."""
+"""Heads -> PEFT's task types. It has none for masked language models, and the one that it has for spans (QUESTION_ANS, in
+0.21) swallows `token_type_ids`: question and context would be one segment while training, and two once merged."""
 
 
 class LoraModel(ByGradient):

@@ -1,7 +1,7 @@
 """Losses as sum and weight, in fp32. The engine divides once per optimizer step, so no mean of means can arise."""
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss, softplus
 
 from tailor.core.contracts import LossSum
 
@@ -28,3 +28,31 @@ def squared_error_sum(outputs: torch.Tensor, targets: torch.Tensor, weights: tor
     """Squared error, summed over rows; `outputs` (rows, 1), `targets` (rows,)."""
     losses = mse_loss(outputs.float().squeeze(-1), targets.float(), reduction="none")
     return LossSum((losses * weights).sum(), float(weights.sum()))
+
+
+def in_batch_negatives_sum(
+    cosines: torch.Tensor, targets: torch.Tensor, excluded: torch.Tensor, scale: float
+) -> LossSum:
+    """Cross-entropy of each anchor's own text among all texts of the batch (Henderson et al. 2017).
+
+    Args:
+        cosines: (anchors, texts).
+        targets: (anchors,) the place of each anchor's own text.
+        excluded: (anchors, texts) texts that are right as well, or the same, and so no negatives.
+        scale: what a cosine is multiplied by.
+    """
+    logits = (cosines.float() * scale).masked_fill(excluded, float("-inf"))
+    return LossSum(cross_entropy(logits, targets, reduction="sum"), float(len(targets)))
+
+
+def cosent_sum(cosines: torch.Tensor, scores: torch.Tensor, scale: float) -> LossSum:
+    """log(1 + sum over pairs of rows of exp(scale (lower - higher))): whatever scores more should be more alike (CoSENT).
+
+    Only the order of the scores matters, so that no scale of them has to be hit. One unit of weight per row.
+
+    Args:
+        cosines, scores: (rows,).
+    """
+    gaps = scale * (cosines.float()[:, None] - cosines.float()[None])
+    wrong = gaps.masked_fill(scores[:, None] >= scores[None], float("-inf")).flatten()
+    return LossSum(softplus(torch.logsumexp(wrong, 0)) * len(scores), float(len(scores)))

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from tailor.core.contracts import ExampleSeat, Question
+from tailor.core.contracts import Base, ExampleSeat, Question
 from tailor.core.errors import BaseError
 from tailor.core.examples import Example, Features
 from tailor.recipe.options import Options
@@ -17,10 +17,14 @@ class PlainObjective:
     generates: ClassVar[bool] = False
     couples: ClassVar[bool] = False
     needs_frozen: ClassVar[bool] = False
+    fits_head: ClassVar[bool] = False
     on_overlong: ClassVar[Literal["error", "truncate"]] = "truncate"
 
     def __init__(self, options: Options) -> None:
         self.options: Any = options
+
+    def meet(self, base: Base) -> None:
+        """The same on every base."""
 
     def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Nothing to see beforehand."""
@@ -48,4 +52,6 @@ class PlainObjective:
 
     def guess(self, examples: Sequence[Any]) -> tuple[str, Callable[[Any], Any]]:
         """A base without the head for it is no base for this objective."""
-        raise TypeError("this objective has no guess to be held against")
+        raise BaseError(
+            "a base without the head for this has nothing to be held against", fix="name another: --against"
+        )

@@ -17,7 +17,11 @@ class TokenObjective(PlainObjective):
 
     generates: ClassVar[bool] = True
     on_overlong: ClassVar[Literal["error", "truncate"]] = "error"
-    answers: ClassVar[AnswersKind] = "text"
+
+    @property
+    def answers(self) -> AnswersKind:
+        """A text."""
+        return "text"
 
     @property
     def output(self) -> OutputSpec:

@@ -8,9 +8,11 @@ from tailor.recipe.options import Options
 
 
 class LanguageOptions(Options):
-    """Every token of raw text is predicted from those before it."""
+    """Raw text: every token from those before it; on encoders, masked tokens from those around them."""
 
     name: Literal["language"] = "language"
+    mask: float = Field(0.15, gt=0, lt=1, description="encoders: the share of words that are masked")
+    whole_words: bool = Field(True, description="encoders: all pieces of a word are masked together, or each by itself")
 
 
 class InstructionOptions(Options):
@@ -41,10 +43,29 @@ class TaggingOptions(Options):
     name: Literal["tagging"] = "tagging"
 
 
+class SpanOptions(Options):
+    """The answer to a question is found in its context, or not there."""
+
+    name: Literal["span_qa"] = "span_qa"
+    max_answer_tokens: int = Field(30, ge=1, description="the longest span that is given as an answer")
+    null_threshold: float = Field(
+        0.0, description="by how much no answer must lead the best span (in logits) to be given"
+    )
+
+
+class SimilarityOptions(Options):
+    """Texts that mean the same get vectors that point the same way: for search, and for telling how alike texts are."""
+
+    name: Literal["similarity"] = "similarity"
+    scale: float = Field(20.0, gt=0, description="what a cosine is multiplied by before the softmax")
+
+
 OBJECTIVES: dict[str, type[Options]] = {
     "language": LanguageOptions,
     "instruction": InstructionOptions,
     "chat": ChatOptions,
     "classification": ClassificationOptions,
     "tagging": TaggingOptions,
+    "span_qa": SpanOptions,
+    "similarity": SimilarityOptions,
 }

@@ -8,6 +8,7 @@ from typing import Any
 from tailor.bases.loading import Source, find
 from tailor.compose import (
     Prepared,
+    base_beside,
     check_pair,
     check_refused,
     choose_place,
@@ -44,13 +45,14 @@ def evaluate_model(
         raise TailorError("there is no data to evaluate on", where=model, fix="add --data D", code="missing_data")
     tuned = BaseOptions(name=model) if recipe is None else recipe.base.model_copy(update=_own(model))
     base = BaseOptions(name=against) if against else (recipe.base if recipe else BaseOptions(name=_below(model)))
+    below = base if against else base_beside(base, path)
     settings = _recipe(recipe, base, data, margin)
     prepared = prepare(settings) if data is None else _on_rows(settings, recipe, find(tuned))
     if data is None:
         _same_test(RunFolder.existing(path), prepared)
     place = choose_place(settings, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
-    return evaluate(prepared, tuned, base, place, str(path), reporter).evaluation
+    return evaluate(prepared, tuned, below, place, str(path), reporter).evaluation
 
 
 def _own(model: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from tailor.bases.loading import LABELS_FILE
-from tailor.compose import MERGED, Prepared, choose_place, make_job, prepare, resolved_recipe
+from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
 from tailor.core.paths import PACKAGE
 from tailor.core.reporting import Reporter
@@ -61,7 +61,8 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     prepared.base.model = None
     gc.collect()
     tuned = recipe.base.model_copy(update={"name": str(folder.path), "revision": None, "chat_template": None})
-    measured = evaluate(prepared, tuned, recipe.base, place, str(folder.path), reporter)
+    below = base_beside(recipe.base, folder.path)
+    measured = evaluate(prepared, tuned, below, place, str(folder.path), reporter)
     summary = _summary(folder, prepared, facts, measured, proof)
     write_results(folder, prepared, summary, measured, proof)
     return summary
@@ -242,8 +243,10 @@ def proof_features(prepared: Prepared) -> list[Any]:
 
 
 def stock_base(prepared: Prepared, folder: RunFolder) -> str:
-    """Where stock libraries find the base: merged beside the run where the base was itself an adapter on another."""
-    source = prepared.base.source
+    """Where stock libraries find the base: beside the run where a head was fitted to it, or where it was an adapter."""
+    source, beside = prepared.base.source, base_beside(prepared.recipe.base, folder.path)
+    if beside is not prepared.recipe.base:
+        return beside.name
     return str(folder.path / MERGED) if source.adapters else str(source.location)
 
 

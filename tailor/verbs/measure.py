@@ -9,7 +9,7 @@ import torch
 
 from tailor.bases.loading import Source, find
 from tailor.compose import Prepared, load_dtype, make_base, output_of
-from tailor.core.contracts import Answer, Base, ExampleSeat, OutputSpec
+from tailor.core.contracts import UNTRAINED, Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
 from tailor.core.examples import Origin, Text
 from tailor.core.openings import opened
@@ -174,11 +174,11 @@ def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[A
 
 @torch.no_grad()
 def general_loss(base: Any, output: OutputSpec, settings: Asking) -> float | None:
-    """Nats per token on a fixed general text; None for a model that predicts no text."""
-    if Text not in base.encoders or output.head != "tokens":
+    """Nats per token (or masked token) on a fixed general text; None for a model that predicts no text."""
+    if Text not in base.encoders or output.head != base.text_head:
         return None
     example = Text(id="general", origin=Origin("general.txt", 1), text=GENERAL_TEXT.read_text(encoding="utf-8"))
-    windows = base.windows(example, min(GENERAL_WINDOW, base.context))
+    windows = base.draw(base.windows(example, min(GENERAL_WINDOW, base.context)), output, UNTRAINED)
     total, count = 0.0, 0
     for indices in base.micro_batches(windows, settings.tokens_at_once):
         batch = base.collate([windows[index] for index in indices], output).to(settings.device)

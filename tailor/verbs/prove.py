@@ -44,6 +44,8 @@ ARCHITECTURES = {
     "ForQuestionAnswering": "span",
     "ForMaskedLM": "masked",
 }
+SPAN_HEAD = "qa_outputs"
+"""How transformers names the head for spans, by which an adapter is known that has no task type."""
 OUTPUT_LAYERS = (".classifier.weight", ".score.weight", ".out_proj.weight", ".logits_proj.weight")
 """How transformers names the last layer of classifiers."""
 
@@ -183,6 +185,8 @@ def _head(artefact: Artefact) -> str:
     task = TASKS.get(_adapter_settings(folder).get("task_type") or "")
     if task:
         return task
+    if SPAN_HEAD in (_adapter_settings(folder).get("modules_to_save") or ()):
+        return "span"
     if getattr(config, "is_encoder_decoder", False):
         raise TailorError("encoder-decoder models cannot be proved yet", where=str(folder))
     if (folder / LABELS_FILE).exists() and artefact.source.mean_pool_head is not None:

@@ -13,11 +13,11 @@ from tailor.compose import choose_place, load_dtype
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, TailorError
-from tailor.core.examples import Features, Message, Origin
+from tailor.core.examples import Features, Message, Origin, Text
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.canonical import BUILDERS, Cells
 from tailor.evaluation.answer_parts import split_answer
-from tailor.evaluation.answering import Asking, Held, generate_ids, score
+from tailor.evaluation.answering import Asking, Held, generate_ids, measure_all, score
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions
@@ -45,7 +45,7 @@ class Model:
     ) -> str:
         """The next assistant turn, as text: greedy, or sampled where a seed is given."""
         if self.output.head != "tokens":
-            raise BaseError("this model gives labels, not text", where=self.base.name, fix="use predict")
+            raise BaseError("this model reads texts and writes none", where=self.base.name, fix="use predict")
         prompt = self.base.chat.prompt(tuple(messages), tuple(tools))
         ids = self._write(prompt, limit, seed)
         return split_answer(self.base.tokenizer.decode(ids, skip_special_tokens=False), self.base.tokenizer).text
@@ -66,13 +66,24 @@ class Model:
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
         """What the model reads off each text (or pair of texts): a label, labels, a number, tags, a span."""
-        if self.objective is None or self.objective.generates or self.objective.answers == "raw":
+        if self.objective is None or self.objective.generates or self.objective.example is Text:
             raise BaseError("this model writes text and gives no labels", where=self.base.name, fix="use generate")
         both = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         examples = [self.objective.blank(parts, ExampleSeat(str(number), HERE)) for number, parts in enumerate(both)]
         asking = Asking(self.place.device, 4096, None, self.place.autocast)
         held = [Held(example, {}, self._features(example)) for example in examples]
         return [answer.given for answer in score(self.base, self.objective, self.output, held, asking)]
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of unit length for each text; texts beyond the limit are cut."""
+        if self.output.head != "embedding":
+            raise BaseError("this model gives no vectors", where=self.base.name, fix="fit it with objective=similarity")
+        limit = self.base.limit
+        ids = [self.base.tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in texts]
+        features = [Features(str(number), list(row)) for number, row in enumerate(ids)]
+        asking = Asking(self.place.device, 4096, None, self.place.autocast)
+        vectors = measure_all(self.base, self.objective, self.output, features, asking)
+        return [rows[0].tolist() for rows in vectors]
 
     def _features(self, example: Any) -> list[Features]:
         target = self.objective.target(example)
@@ -99,6 +110,8 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     reads = objective is not None and not objective.generates and limit != "auto"  # as much of a text as in training
     encoding = EncodeOptions(max_length=limit if reads and limit != "auto" else None, on_overlong="truncate")
     base = registry.load("base", source.family)(source, encoding)
+    if objective is not None:
+        objective.meet(base)
     output = objective.output if objective is not None else OutputSpec("tokens")
     if source.pooling == "mean":
         output = dataclasses.replace(output, pooling="mean")
@@ -141,7 +154,7 @@ class _Talk:
     def say(self, line: str) -> str:
         if not self.model.objective or self.model.objective.generates:
             return self._reply(line)
-        if self.model.objective.answers != "raw":
+        if self.model.objective.example is not Text:
             return "(no head for this task)" if self.model.base.new_head else str(self.model.predict([line])[0])
         return self.model.generate(line, max_new_tokens=self.limit)
 

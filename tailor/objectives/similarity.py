@@ -1,0 +1,122 @@
+"""Vectors of texts: what belongs together points the same way (Reimers & Gurevych 2019)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, ClassVar
+
+import torch
+from torch.nn.functional import normalize
+
+from tailor.core.contracts import AnswersKind, Batch, ExampleSeat, LossSum, Outputs, OutputSpec, Said
+from tailor.core.errors import DataError
+from tailor.core.examples import Features, Pair
+from tailor.nn.losses import cosent_sum, in_batch_negatives_sum
+from tailor.objectives.plain import PlainObjective
+from tailor.recipe.options import Options
+
+FIVE = 5.0
+"""The top of the scale that likeness is often scored on (STS)."""
+
+
+class Similarity(PlainObjective):
+    """Pairs and triplets against all other texts of the batch, or pairs of texts by their scores."""
+
+    name: ClassVar[str] = "similarity"
+    example: ClassVar[type[Pair]] = Pair
+    couples: ClassVar[bool] = True
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.scored = False
+        self.top = 1.0
+
+    def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Whether pairs are scored, and on which scale: up to 1, up to 5, or up to the highest score there is."""
+        scores = [row["score"] for row in rows if "score" in row]
+        self.scored = bool(scores)
+        highest = max(scores, default=1.0)
+        self.top = 1.0 if highest <= 1 else max(FIVE, highest)
+
+    @property
+    def answers(self) -> AnswersKind:
+        """How alike two texts are, or the place of the right text among all."""
+        return "score" if self.scored else "ranking"
+
+    @property
+    def output(self) -> OutputSpec:
+        """A vector per text."""
+        return OutputSpec("embedding")
+
+    def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Pair:
+        """`anchor` and `positive`, with `negatives` or a `score`."""
+        score = row["score"] / self.top if "score" in row else None
+        texts = (row["anchor"], row["positive"], tuple(row.get("negatives", ())))
+        return Pair(id=seat.id, origin=seat.origin, anchor=texts[0], positive=texts[1], negatives=texts[2], score=score)
+
+    def blank(self, texts: tuple[str, ...], seat: ExampleSeat) -> Pair:
+        """Two texts of which it is asked how alike they are; raises `DataError` for any other number."""
+        if len(texts) != 2:
+            raise DataError("likeness is between two texts", fix="give (text, text), or use embed for vectors")
+        return Pair(id=seat.id, origin=seat.origin, anchor=texts[0], positive=texts[1], score=0.0)
+
+    def target(self, example: Pair) -> float | None:
+        """The score, where there is one."""
+        return example.score
+
+    def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
+        """In-batch negatives for pairs, CoSENT for scored ones; one unit of weight per example.
+
+        A text that is the anchor's own, or belongs to an anchor that reads the same, is no negative.
+        """
+        vectors = normalize(outputs.logits.float(), dim=-1)
+        sizes = [len(part) for part in batch.parts]
+        anchors = torch.tensor([0, *accumulate(sizes[:-1])], device=vectors.device)
+        own = anchors + 1
+        scores = batch.targets[anchors]
+        if not bool(scores.isnan().any()):
+            return cosent_sum((vectors[anchors] * vectors[own]).sum(-1), scores, self.options.scale)
+        texts = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+        texts[anchors] = False
+        right = _right(batch.inputs["input_ids"], anchors, own)
+        right[torch.arange(len(own), device=own.device), own] = False
+        return in_batch_negatives_sum(vectors[anchors] @ vectors.T, own, right | ~texts, self.options.scale)
+
+    def measure(self, features: Features, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The unit vectors of an example's texts, (texts, width)."""
+        return normalize(logits.float(), dim=-1).cpu()
+
+    def conclude(self, examples: Sequence[Pair], measured: Sequence[Sequence[torch.Tensor]]) -> list[Said]:
+        """The cosine of scored pairs; else the place of each anchor's text among all texts of the examples."""
+        vectors = [rows for [rows] in measured]
+        if examples and examples[0].score is not None:
+            return [
+                Said(example.score, float(rows[0] @ rows[1])) for example, rows in zip(examples, vectors, strict=True)
+            ]
+        return _ranked(examples, vectors)
+
+
+def _right(ids: torch.Tensor, anchors: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Which rows are right for which anchor, (anchors, rows): texts equal to its own, and those of equal anchors."""
+    same = (ids[:, None] == ids[None]).all(-1)
+    mates = same[anchors][:, anchors].float()
+    return (mates @ same[own].float()) > 0
+
+
+def _ranked(examples: Sequence[Pair], vectors: Sequence[torch.Tensor]) -> list[Said]:
+    """The rank of each example's text among the texts that are not right for its anchor as well; ties count against it."""
+    corpus: dict[str, torch.Tensor] = {}
+    right: dict[str, set[str]] = {}
+    for example, rows in zip(examples, vectors, strict=True):
+        right.setdefault(example.anchor, set()).add(example.positive)
+        for text, vector in zip((example.positive, *example.negatives), rows[1:], strict=True):
+            corpus.setdefault(text, vector)
+    place = {text: index for index, text in enumerate(corpus)}
+    table = torch.stack(list(corpus.values())) if corpus else torch.empty(0, 0)
+    said = []
+    for example, rows in zip(examples, vectors, strict=True):
+        cosines = table @ rows[0]
+        wrong = torch.ones(len(place), dtype=torch.bool)
+        wrong[[place[text] for text in right[example.anchor]]] = False
+        rank = 1 + int((cosines[wrong] >= cosines[place[example.positive]]).sum())
+        said.append(Said(example.positive, rank))
+    return said
