@@ -1,6 +1,6 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from tailor.bases.loading import Source, find
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
-from tailor.core.examples import Conversation, Example, Labelled, Origin, Text
+from tailor.core.examples import Conversation, Example, Labelled, Origin, Preference, Text
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
 from tailor.data.table import Entry, Table
+from tailor.engine.frozen import Frozen
 from tailor.engine.loop import Job
 from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
-from tailor.engine.settings import Facts, plan_of, resolve
+from tailor.engine.settings import CPU_TOKENS, Facts, plan_of, resolve
 from tailor.recipe.objectives import OBJECTIVES
 from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe
@@ -31,6 +32,7 @@ OTHER_WAYS = {
     Labelled: "for labels --base pocket:bert or another encoder; to have the answer written, objective=instruction",
     Conversation: "choose a causal base such as pocket:gpt",
     Text: "choose a causal base such as pocket:gpt",
+    Preference: "choose a causal base such as pocket:gpt",
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
 ASKED_FOR = {"dropped_overlong"}
@@ -273,10 +275,10 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
         examples=len(prepared.splits["train"].store),
         hidden=base.source.config.get_text_config().hidden_size,
         device=place.kind,
-        raw_text=prepared.objective.output.head == "tokens" and not prepared.objective.generates,
+        raw_text=prepared.objective.output.head == "tokens" and not prepared.objective.turns,
     )
     train = resolve(recipe.train, recipe.gradient_method, facts).model_copy(update={"precision": place.precision})
-    longest = max(max(split.store.lengths(), default=0) for split in prepared.splits.values())
+    longest = max(split.store.longest() for split in prepared.splits.values())
     data = recipe.data.model_copy(
         update={
             "max_length": longest if recipe.data.max_length == "auto" else recipe.data.max_length,
@@ -296,6 +298,7 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
     base.load(output, load_dtype(recipe, place, base.source))
     if base.source.adapters:
         base.save(base.model, folder / MERGED)
+    freeze_splits(prepared, output, place, SPLITS, reporter)
     if base.packing is not None and base.packing.mode == "padded":
         reporter.say(f"{base.name} trains unpacked: {base.packing.reason}")
     torch.manual_seed(recipe.train.seed)
@@ -317,6 +320,20 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
         trackers=trackers,
         locate=prepared.locate,
     )
+
+
+def freeze_splits(
+    prepared: Prepared, output: OutputSpec, place: Place, splits: Sequence[str], reporter: Reporter
+) -> None:
+    """Have the loaded base, nothing attached to it yet, compute what the objective holds a model against."""
+    if not prepared.objective.needs_frozen:
+        return
+    base, budget = prepared.base, prepared.recipe.train.tokens_per_micro_batch
+    reader = Frozen(base, prepared.objective, output, place, budget if isinstance(budget, int) else CPU_TOKENS)
+    rows = [prepared.splits[name].store for name in splits]
+    reporter.say(f"the base reads {sum(map(len, rows))} examples once, before anything is trained")
+    for store in rows:
+        reader.fill(store)
 
 
 def load_dtype(recipe: Recipe, place: Place, source: Source) -> torch.dtype:

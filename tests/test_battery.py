@@ -28,7 +28,7 @@ from tailor.verbs.fit import run, save_and_prove
 
 STEPS = 40
 RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2}
-WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair", "regression")
+WRITTEN, READ = ("language", "instruction", "chat", "preference"), ("single", "multi", "pair", "regression")
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
     *((form, "bert", method) for form in READ for method in ("full", "lora", "head", "mean_pool")),
@@ -175,6 +175,7 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
         ("language", "mean_pool", "llama", "a mean_pool head gives labels, and this objective learns tokens"),
         ("single", "mean_pool", "llama", "a mean_pool head is for encoders"),
         ("chat", "lora", "bert", "does not take conversation examples, which the objective chat makes"),
+        ("preference", "lora", "bert", "does not take preference examples, which the objective preference makes"),
         ("language", "full", "bert", "does not take text examples, which the objective language makes"),
     ],
 )

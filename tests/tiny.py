@@ -138,6 +138,9 @@ def _row(form: str, draw: random.Random, index: int) -> dict[str, Any]:
         case "pair":
             kind, word = draw.choice([("thing", THINGS[0]), ("colour", COLOURS[0])])
             return {"premise": text, "hypothesis": " ".join([word] * draw.randrange(4, 12)), "label": kind}
+        case "preference":
+            worse = draw.choice([name for name in COLOURS if name != colour])
+            return {"prompt": text, "chosen": answer, "rejected": " ".join([worse] * draw.randrange(1, 7))}
         case "tags":
             words = text.split()
             kind = {thing: "B-THING", colour: "B-COLOUR"}

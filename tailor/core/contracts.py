@@ -191,6 +191,7 @@ class Objective(Protocol):
 
     Args:
         generates: answers are written, not read off a row of outputs.
+        turns: its examples hold turns of a conversation, so that a model of it can be asked for the next one.
         couples: its loss needs all examples of a batch at once, so that a batch cannot be taken in parts.
         needs_frozen: what is to be computed once with the weights as they were before training.
     """
@@ -198,6 +199,7 @@ class Objective(Protocol):
     name: ClassVar[str]
     example: ClassVar[type[Example]]
     generates: ClassVar[bool]
+    turns: ClassVar[bool]
     couples: ClassVar[bool]
     needs_frozen: ClassVar[bool]
     on_overlong: ClassVar[Literal["error", "truncate"]]

@@ -23,6 +23,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "chat": "tailor.objectives.chat:Chat",
         "classification": "tailor.objectives.classification:Classification",
         "tagging": "tailor.objectives.tagging:Tagging",
+        "preference": "tailor.objectives.preference:Preferring",
     },
     "base": {
         "causal-lm": "tailor.bases.causal:CausalBase",

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from tailor.core.contracts import UNTRAINED, Answer, Base, Objective, OutputSpec, Question
+from tailor.core.contracts import Answer, Base, Objective, OutputSpec, Question
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
 from tailor.evaluation.answer_parts import split_answer
+from tailor.nn.rows import rows_of_outputs
 
 ROWS_AT_ONCE = 32
 ANSWER_END = 4
@@ -126,22 +127,14 @@ def score(base: Base, objective: Objective, output: OutputSpec, held: Sequence[H
     ]
 
 
-@torch.no_grad()
 def measure_all(
     base: Base, objective: Objective, output: OutputSpec, features: Sequence[Features], asking: Asking
 ) -> list[Any]:
-    """What the objective keeps of the outputs for each feature, in order; masks are drawn as for no epoch of training."""
+    """What the objective keeps of the outputs for each feature, in order."""
     found: list[Any] = [None] * len(features)
-    seen = base.draw(features, output, UNTRAINED)
-    for indices in base.micro_batches(seen, asking.tokens_at_once):
-        members = [seen[index] for index in indices]
-        batch = base.collate(members, output).to(asking.device)
-        with asking.autocast():
-            logits = base.forward(base.model, batch).logits
-        sizes = [sum(parts) for parts in batch.parts]
-        rows = zip(indices, members, logits.float().split(sizes), batch.targets.split(sizes), strict=True)
-        for index, member, some, targets in rows:
-            found[index] = objective.measure(member, some, targets)
+    read = rows_of_outputs(base, output, features, asking.tokens_at_once, asking.device, asking.autocast)
+    for index, member, rows, targets in read:
+        found[index] = objective.measure(member, rows, targets)
     return found
 
 

@@ -131,8 +131,8 @@ class Proof:
 
 
 def probe_rows(features: Sequence[Features]) -> list[dict[str, list[int]]]:
-    """At least eight rows where there are as many, the forward's arguments only."""
-    return [{"input_ids": list(row.input_ids), **{k: list(v) for k, v in row.extras.items()}} for row in features]
+    """At least eight rows where there are as many, the forward's arguments only; of several sequences the first."""
+    return [{"input_ids": list(row.sequences[0]), **{k: list(v) for k, v in row.extras.items()}} for row in features]
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from tailor.core.contracts import Answer, AnswersKind, Metric
 from tailor.core.errors import TailorError
 from tailor.evaluation import own_scorer, text_scores
 from tailor.evaluation.answer_forms import as_calls, as_json, as_labels, as_number, as_plain, as_text, same_json
+from tailor.evaluation.margins import margin_row, prefers
 from tailor.evaluation.text_scores import Floats, ratio
 
 SHORT_ANSWER_WORDS = 3
@@ -361,6 +362,11 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
         ("tags",),
         lambda labels: SumMetric("word_accuracy", _each(_word_accuracy_row), _first_over_second),
     ),
+    "reward_accuracy": (("margin",), lambda labels: _share("reward_accuracy", prefers)),
+    "reward_margin": (
+        ("margin",),
+        lambda labels: SumMetric("reward_margin", _each(margin_row), _first_over_second, points=1.0),
+    ),
     "json_valid": (
         _TEXT,
         lambda labels: _share("json_valid", lambda answer: float(not _json_error(answer)), _json_error),
@@ -495,4 +501,5 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "instruction": _for_texts,
     "chat": _for_texts,
     "tagging": lambda answers: ["entity_f1", "word_accuracy"],
+    "preference": lambda answers: ["loss", "reward_accuracy", "reward_margin"],
 }

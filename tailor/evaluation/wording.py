@@ -18,6 +18,8 @@ TITLES: dict[str, tuple[str, Style]] = {
     "bleu": ("BLEU", "score"),
     "entity_f1": ("Entity F1", "share"),
     "word_accuracy": ("Word accuracy", "share"),
+    "reward_accuracy": ("Preferred answers that gained", "share"),
+    "reward_margin": ("Reward margin", "plain"),
     "json_valid": ("Valid JSON", "share"),
     "json_fields": ("Right JSON fields", "share"),
     "tool_call": ("Right tool calls", "share"),

@@ -15,6 +15,7 @@ class Language(TokenObjective):
     name: ClassVar[str] = "language"
     example: ClassVar[type[Text]] = Text
     generates: ClassVar[bool] = False
+    turns: ClassVar[bool] = False
     answers: ClassVar[AnswersKind] = "raw"
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Text:

@@ -15,6 +15,7 @@ class PlainObjective:
     """Defaults; see `core.contracts.Objective`."""
 
     generates: ClassVar[bool] = False
+    turns: ClassVar[bool] = False
     couples: ClassVar[bool] = False
     needs_frozen: ClassVar[bool] = False
     on_overlong: ClassVar[Literal["error", "truncate"]] = "truncate"

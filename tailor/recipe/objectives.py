@@ -41,10 +41,18 @@ class TaggingOptions(Options):
     name: Literal["tagging"] = "tagging"
 
 
+class PreferenceOptions(Options):
+    """Of two answers, the chosen one is to gain on the rejected one, measured from the base (DPO, Rafailov et al. 2023)."""
+
+    name: Literal["preference"] = "preference"
+    beta: float = Field(0.1, gt=0, description="how strongly the model is held to its base: small is loosely")
+
+
 OBJECTIVES: dict[str, type[Options]] = {
     "language": LanguageOptions,
     "instruction": InstructionOptions,
     "chat": ChatOptions,
     "classification": ClassificationOptions,
     "tagging": TaggingOptions,
+    "preference": PreferenceOptions,
 }

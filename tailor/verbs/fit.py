@@ -1,7 +1,6 @@
 """The straight line: recipe -> data -> base -> method -> loop -> artefact -> proof -> evaluation -> report."""
 
 import gc
-import hashlib
 import json
 import os
 import platform
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from tailor.bases.loading import LABELS_FILE
 from tailor.compose import MERGED, Prepared, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
-from tailor.core.paths import PACKAGE
+from tailor.core.paths import code_digest
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine.loop import Job, Outcome, fit
@@ -127,14 +126,6 @@ def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
     recipe.save(folder.recipe)
     folder.write("lock.json", lock)
     folder.write("data_report.json", data_report(prepared))
-
-
-def code_digest() -> str:
-    """sha256 over the package's own source files."""
-    total = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        total.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
-    return total.hexdigest()
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:

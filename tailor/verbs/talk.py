@@ -52,7 +52,7 @@ class Model:
 
     def generate(self, prompt: str, *, max_new_tokens: int = 256, seed: int | None = None) -> str:
         """The answer to one prompt, through the chat template; a model of raw text goes on with it."""
-        if self.objective is not None and self.output.head == "tokens" and not self.objective.generates:
+        if self.objective is not None and self.output.head == "tokens" and not self.objective.turns:
             ids = list(self.base.tokenizer(prompt)["input_ids"])
             return str(self.base.tokenizer.decode(self._write(ids, max_new_tokens, seed), skip_special_tokens=True))
         return self.reply([Message("user", prompt)], limit=max_new_tokens, seed=seed)
@@ -66,7 +66,7 @@ class Model:
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
         """What the model reads off each text (or pair of texts): a label, labels, a number, tags, a span."""
-        if self.objective is None or self.objective.generates or self.objective.answers == "raw":
+        if self.objective is None or self.objective.turns or self.objective.answers == "raw":
             raise BaseError("this model writes text and gives no labels", where=self.base.name, fix="use generate")
         both = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         examples = [self.objective.blank(parts, ExampleSeat(str(number), HERE)) for number, parts in enumerate(both)]
@@ -136,7 +136,7 @@ class _Talk:
         self.history: list[Message] = []
 
     def say(self, line: str) -> str:
-        if not self.model.objective or self.model.objective.generates:
+        if not self.model.objective or self.model.objective.turns:
             return self._reply(line)
         if self.model.objective.answers != "raw":
             return "(no head for this task)" if self.model.base.new_head else str(self.model.predict([line])[0])
