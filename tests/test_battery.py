@@ -33,6 +33,8 @@ CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
     *((form, "bert", method) for form in READ for method in ("full", "lora", "head", "mean_pool")),
     *(("tags", "bert", method) for method in ("full", "lora", "head")),
+    *(("source_target", family, method) for family in ("t5", "bart") for method in ("full", "lora")),
+    ("instruction", "t5", "lora"),
     *((form, "llama", method) for form in ("single", "tags") for method in ("full", "lora", "head")),
 ]
 
@@ -85,8 +87,9 @@ def logits(job: Job) -> torch.Tensor:
 
 def frozen(job: Job) -> dict[str, torch.Tensor]:
     """Parameters and buffers that must not move."""
-    moving = job.attached.trainable()
-    return copies({name: value for name, value in job.attached.model.state_dict().items() if name not in moving})
+    moving = {value.data_ptr() for value in job.attached.trainable().values()}  # tied weights have several names
+    state = job.attached.model.state_dict().items()
+    return copies({name: value for name, value in state if value.data_ptr() not in moving})
 
 
 def watched(job: Job, reporter: InterruptingReporter) -> set[str]:
@@ -176,6 +179,10 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
         ("single", "mean_pool", "llama", "a mean_pool head is for encoders"),
         ("chat", "lora", "bert", "does not take conversation examples, which the objective chat makes"),
         ("preference", "lora", "bert", "does not take preference examples, which the objective preference makes"),
+        ("source_target", "head", "t5", "brings no new head"),
+        ("source_target", "mean_pool", "t5", "a mean_pool head gives labels, and this objective learns tokens"),
+        ("single", "full", "t5", "does not take labelled examples, which the objective classification makes"),
+        ("preference", "full", "bart", "does not take preference examples"),
         ("language", "full", "bert", "does not take text examples, which the objective language makes"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tailor.bases.chat import ChatTemplate, Rendered
-from tailor.bases.heads import HEADS, frozen_values, load_with_head, outside_trunk, run_head
+from tailor.bases.heads import HEADS, frozen_values, inputs_alone, load_with_head, outside_trunk, run_head
 from tailor.bases.lengths import LengthPolicy, context_of
 from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
@@ -166,6 +166,29 @@ class CausalBase:
         if logits.shape[1] != len(keep):  # a forward that ran its head everywhere (xLSTM, code of a repository's own)
             logits = logits[:, keep]
         return Outputs(logits[rows[0], rows[1]])
+
+    def room(self, prompt: int) -> int:
+        """The most tokens of an answer to a prompt of so many: both share the context."""
+        return self.context - prompt
+
+    def write(self, prompts: Sequence[Sequence[int]], device: torch.device, **settings: Any) -> list[list[int]]:
+        """What follows each prompt, as `generate` writes it with these settings.
+
+        Prompts are padded on the left, with positions counted from the first real token, so that a row's answer does not
+        depend on its neighbours (transformers #25790).
+        """
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+            mask[row, longest - len(prompt) :] = 1
+        written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **settings)
+        return written[:, longest:].tolist()  # type: ignore[no-any-return]
+
+    def inputs_alone(self, features: Features) -> dict[str, list[int]]:
+        """Forward arguments of one example by itself."""
+        return inputs_alone(features)
 
     def save(self, model: Any, folder: Path) -> None:
         """A transformers folder that stock classes load, without a trace of our attention; the model goes on as it was."""

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding"]
+Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding", "sequence"]
 """What an objective reads off a model: logits of the next token, of n labels per example, of n tags per word, of a span's
-first and last token, of masked tokens; or one vector per text."""
+first and last token, of masked tokens; or one vector per text. `sequence` is how an encoder-decoder gives `tokens`."""
 
 AnswersKind = Literal["text", "label", "labels", "number", "raw", "tags", "span", "ranking", "score", "margin"]
 """What a task's answers are: a text (or tool calls), a label, several labels, a number, raw text that is only read, a tag
@@ -234,6 +234,10 @@ class Objective(Protocol):
         """Sum of the weighted losses and the weight it stands for."""
         ...
 
+    def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Turns as its examples hold them, for one that a user types: with the prefix that every source has, say."""
+        ...
+
     def questions(self, example: Any) -> list[Question]:
         """What to ask a model about an example, with the answers expected: the first that fits its context is asked."""
         ...
@@ -316,12 +320,18 @@ class Method(Protocol):
 
 
 class Base(Protocol):
-    """What is adapted: a model with its tokenizer and the encoders it registers."""
+    """What is adapted: a model with its tokenizer and the encoders it registers.
+
+    `head` is what the loaded model gives. A base that writes has besides: `chat` (how turns become tokens: `prompt`,
+    `stop_ids`, `stop_token`, `render`, `warnings`), `room(prompt)` (tokens that fit behind a prompt of so many) and
+    `write(prompts, device, **settings)` (new token ids of each).
+    """
 
     name: str
     family: ClassVar[str]
     has: ClassVar[frozenset[Need]]
     heads: ClassVar[frozenset[Head]]
+    head: Head
     encoders: Mapping[type[Example], Callable[[Any], list[Features]]]
     model: Any
     tokenizer: Any
@@ -346,6 +356,10 @@ class Base(Protocol):
     def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch: ...
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs: ...
+
+    def inputs_alone(self, features: Features) -> dict[str, list[int]]:
+        """Forward arguments of one example by itself, but for the mask; of several sequences, of the first."""
+        ...
 
     def save(self, model: Any, folder: Path) -> None: ...
 

@@ -24,10 +24,12 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "classification": "tailor.objectives.classification:Classification",
         "tagging": "tailor.objectives.tagging:Tagging",
         "preference": "tailor.objectives.preference:Preferring",
+        "seq2seq": "tailor.objectives.seq2seq:SeqToSeq",
     },
     "base": {
         "causal-lm": "tailor.bases.causal:CausalBase",
         "encoder": "tailor.bases.encoder:EncoderBase",
+        "encoder-decoder": "tailor.bases.seq2seq:Seq2SeqBase",
     },
 }
 

@@ -8,8 +8,9 @@ TIE = 1e-5
 
 def prefers(answer: Answer) -> float:
     """1 where the chosen answer gained more than the rejected one; a half where both gained alike but for rounding."""
-    margin = answer.given or 0.0
-    return 0.5 if abs(margin) < TIE else float(margin > 0)
+    if answer.given is None:
+        return 0.0
+    return 0.5 if abs(answer.given) < TIE else float(answer.given > 0)
 
 
 def margin_row(answer: Answer) -> tuple[float, float]:

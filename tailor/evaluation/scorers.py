@@ -500,6 +500,7 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "classification": _for_labels,
     "instruction": _for_texts,
     "chat": _for_texts,
+    "seq2seq": _for_texts,
     "tagging": lambda answers: ["entity_f1", "word_accuracy"],
     "preference": lambda answers: ["loss", "reward_accuracy", "reward_margin"],
 }

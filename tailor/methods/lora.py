@@ -21,6 +21,7 @@ TASKS = {
     "span": TaskType.QUESTION_ANS,
     "embedding": TaskType.FEATURE_EXTRACTION,
     "masked": None,
+    "sequence": TaskType.SEQ_2_SEQ_LM,
 }
 """Heads -> PEFT's task types; it has none for masked language models."""
 
@@ -79,7 +80,7 @@ class Lora:
             target_modules=self.options.targets,
             exclude_modules=_routers(base.model) or None,
             modules_to_save=_top_modules(heads) or None,
-            task_type=TASKS[output.head],
+            task_type=TASKS[base.head],
         )
         total = _linear_weights(base.model, set(heads))
         try:

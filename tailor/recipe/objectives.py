@@ -48,6 +48,13 @@ class PreferenceOptions(Options):
     beta: float = Field(0.1, gt=0, description="how strongly the model is held to its base: small is loosely")
 
 
+class SeqToSeqOptions(Options):
+    """A source and its target (a summary, a translation): the target is learned, given the source."""
+
+    name: Literal["seq2seq"] = "seq2seq"
+    prefix: str = Field("", description="words put before every source, as T5 wants them: `summarize: `")
+
+
 OBJECTIVES: dict[str, type[Options]] = {
     "language": LanguageOptions,
     "instruction": InstructionOptions,
@@ -55,4 +62,5 @@ OBJECTIVES: dict[str, type[Options]] = {
     "classification": ClassificationOptions,
     "tagging": TaggingOptions,
     "preference": PreferenceOptions,
+    "seq2seq": SeqToSeqOptions,
 }

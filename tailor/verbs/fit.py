@@ -23,7 +23,7 @@ from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import total_steps
 from tailor.evaluation.card import Artefact, ArtefactKind, model_card
-from tailor.evaluation.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, probe_rows, run_stock
+from tailor.evaluation.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
@@ -190,12 +190,12 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         raise RunError(
             f"the model cannot be saved: {error}", where=str(folder.model), fix="make room, then --resume"
         ) from None
-    rows = probe_rows(_proof_features(prepared))
+    rows = [job.base.inputs_alone(features) for features in _proof_features(prepared)]
     trained = own_outputs(job.attached.model, rows)
     probe = Probe(
         artefact=str(folder.model),
         base=_stock_base(prepared, folder),
-        head=job.output.head,
+        head=job.base.head,
         rows=rows,
         labels=len(job.output.labels),
         problem=job.output.problem or None,
@@ -272,4 +272,4 @@ def write_results(
 
 def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
     kind: ArtefactKind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
-    return Artefact(kind, CLASSES[prepared.objective.output.head])
+    return Artefact(kind, CLASSES[prepared.base.head])

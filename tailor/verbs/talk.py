@@ -46,7 +46,8 @@ class Model:
         """The next assistant turn, as text: greedy, or sampled where a seed is given."""
         if self.output.head != "tokens":
             raise BaseError("this model gives labels, not text", where=self.base.name, fix="use predict")
-        prompt = self.base.chat.prompt(tuple(messages), tuple(tools))
+        asked = self.objective.asked(messages) if self.objective is not None else tuple(messages)
+        prompt = self.base.chat.prompt(asked, tuple(tools))
         ids = self._write(prompt, limit, seed)
         return split_answer(self.base.tokenizer.decode(ids, skip_special_tokens=False), self.base.tokenizer).text
 
