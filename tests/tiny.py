@@ -134,7 +134,7 @@ def save_t5(folder: Path, **settings: Any) -> Path:
 
 
 def save_bart(folder: Path, **settings: Any) -> Path:
-    """An encoder-decoder with learned positions, whose decoder begins with the end of a text and must go on with <s>."""
+    """An encoder-decoder with learned positions, whose decoder begins with the end of a text."""
     shape = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "max_position_embeddings": 256, "init_std": 0.1}
     sides = {
         f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in (("attention_heads", 4), ("ffn_dim", 48))
@@ -144,7 +144,6 @@ def save_bart(folder: Path, **settings: Any) -> Path:
         "pad_token_id": 0,
         "eos_token_id": 2,
         "decoder_start_token_id": 2,
-        "forced_bos_token_id": 1,
     }
     config = BartConfig(vocab_size=VOCABULARY, **shape, **sides, **ids, **{"dropout": 0.0, **settings})
     return save_base(folder, config, AutoModelForSeq2SeqLM, writer_tokenizer("<s> $A </s>"))

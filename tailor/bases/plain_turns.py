@@ -48,6 +48,8 @@ class PlainTurns:
     def encode(self, conversation: Conversation) -> SourceAndTarget:
         """Token ids of both; raises `RowRefused`: `nothing_to_train`, `tools`, `overlong`, `dropped_overlong`."""
         given, answer = _parted(conversation)
+        if any(message.role == "assistant" and message.weight != 0 for message in given):
+            self._warn("an encoder-decoder learns a conversation's last answer only: earlier ones are given to it")
         weight = 1.0 if answer.weight is None else float(answer.weight)
         if weight <= 0:
             raise refuse("nothing_to_train", "the assistant's last turn has weight 0")
@@ -83,6 +85,10 @@ class PlainTurns:
     def stop_token(self) -> StopToken:
         """What ends a target, which is always learned where there is such a token."""
         return StopToken(self.tokenizer.eos_token, self.tokenizer.eos_token is not None)
+
+    def _warn(self, note: str) -> None:
+        if note not in self.warnings:
+            self.warnings.append(note)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, verbose=False)["input_ids"])

@@ -57,7 +57,7 @@ class Seq2SeqBase:
             raise BaseError(f"an encoder-decoder writes text and gives no {output.head}", where=self.name)
         self.model, missing = load_weights(self.source, AutoModelForSeq2SeqLM, dtype)
         without_silent_gaps(self.name, missing)
-        self.decoder_inputs([[0]])
+        self.decoder_inputs([[self._fill + 1]])  # whether it can be said is better known now
 
     def head_parameters(self) -> list[str]:
         """None: its output layer is its own."""
