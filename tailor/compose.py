@@ -1,8 +1,7 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,17 @@ from tailor.bases.loading import Source, find
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
-from tailor.core.examples import Conversation, Example, Labelled, Origin, Text
+from tailor.core.examples import Conversation, Example, Labelled, Origin, Preference, Text
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
 from tailor.data.table import Entry, Table
 from tailor.engine.first_head import FITTED, FirstHead
+from tailor.engine.frozen import Frozen
 from tailor.engine.loop import Job
-from tailor.engine.order import batch_indices
+from tailor.engine.order import plain_order
 from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
-from tailor.engine.settings import Facts, plan_of, resolve
+from tailor.engine.settings import CPU_TOKENS, Facts, plan_of, resolve
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES
 from tailor.recipe.options import Options
@@ -35,6 +35,7 @@ OTHER_WAYS = {
     Labelled: "for labels --base pocket:bert or another encoder; to have the answer written, objective=instruction",
     Conversation: "choose a causal base such as pocket:gpt",
     Text: "choose a causal base such as pocket:gpt",
+    Preference: "choose a causal base such as pocket:gpt",
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
 STOCK, POOLED = "stock", "mean_pool"
@@ -291,7 +292,7 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
         raw_text=prepared.objective.answers == "raw",  # masks are drawn anew every epoch, so that epochs pay
     )
     train = resolve(recipe.train, recipe.gradient_method, facts).model_copy(update={"precision": place.precision})
-    longest = max(max(split.store.lengths(), default=0) for split in prepared.splits.values())
+    longest = max(split.store.longest() for split in prepared.splits.values())
     data = recipe.data.model_copy(
         update={
             "max_length": longest if recipe.data.max_length == "auto" else recipe.data.max_length,
@@ -311,6 +312,7 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
     base.load(output, load_dtype(recipe, place, base.source))
     if base.source.adapters:
         base.save(base.model, folder / MERGED)
+    freeze_splits(prepared, output, place, SPLITS, reporter)
     if base.packing is not None and base.packing.mode == "padded":
         reporter.say(f"{base.name} trains unpacked: {base.packing.reason}")
     if base.new_head and prepared.objective.fits_head:
@@ -332,9 +334,7 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
         folder=folder,
         reporter=reporter,
         trackers=trackers,
-        order=partial(
-            batch_indices, plan.seed, count=len(prepared.splits["train"].store), batch=plan.examples_per_batch
-        ),
+        order=plain_order(plan.seed, len(prepared.splits["train"].store), plan.examples_per_batch),
         locate=prepared.locate,
     )
 
@@ -351,6 +351,20 @@ def base_beside(options: BaseOptions, folder: Path) -> BaseOptions:
     if not fitted.is_dir():
         return options
     return options.model_copy(update={"name": str(fitted), "revision": None, "chat_template": None})
+
+
+def freeze_splits(
+    prepared: Prepared, output: OutputSpec, place: Place, splits: Sequence[str], reporter: Reporter
+) -> None:
+    """Have the loaded base, nothing attached to it yet, compute what the objective holds a model against."""
+    if not prepared.objective.needs_frozen:
+        return
+    base, budget = prepared.base, prepared.recipe.train.tokens_per_micro_batch
+    reader = Frozen(base, prepared.objective, output, place, budget if isinstance(budget, int) else CPU_TOKENS)
+    rows = [prepared.splits[name].store for name in splits]
+    reporter.say(f"the base reads {sum(map(len, rows))} examples once, before anything is trained")
+    for store in rows:
+        reader.fill(store)
 
 
 def load_dtype(recipe: Recipe, place: Place, source: Source) -> torch.dtype:

@@ -28,3 +28,19 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
     return tiny.save_bert(tmp_path_factory.mktemp("bases") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder-decoder's folder."""
+    import tiny
+
+    return tiny.save_t5(tmp_path_factory.mktemp("bases") / "tiny-t5")
+
+
+@pytest.fixture(scope="session")
+def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another kind of encoder-decoder."""
+    import tiny
+
+    return tiny.save_bart(tmp_path_factory.mktemp("bases") / "tiny-bart")

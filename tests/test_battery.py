@@ -29,12 +29,14 @@ from tailor.verbs.fit import run, save_and_prove
 
 STEPS = 40
 RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2}
-WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair", "regression")
+WRITTEN, READ = ("language", "instruction", "chat", "preference"), ("single", "multi", "pair", "regression")
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
     *((form, "bert", method) for form in READ for method in ("full", "lora", "head", "mean_pool")),
     *((form, "bert", method) for form in ("tags", "span") for method in ("full", "lora", "head")),
     *((form, "bert", method) for form in ("language", "triplet") for method in ("full", "lora")),
+    *(("source_target", family, method) for family in ("t5", "bart") for method in ("full", "lora")),
+    ("instruction", "t5", "lora"),
     *((form, "llama", method) for form in ("single", "tags") for method in ("full", "lora", "head")),
 ]
 
@@ -185,6 +187,11 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
         ("triplet", "head", "bert", "brings no new head"),
         ("triplet", "lora", "llama", "does not take pair examples, which the objective similarity makes"),
         ("span", "lora", "llama", "does not take span examples, which the objective span_qa makes"),
+        ("preference", "lora", "bert", "does not take preference examples, which the objective preference makes"),
+        ("source_target", "head", "t5", "brings no new head"),
+        ("source_target", "mean_pool", "t5", "a mean_pool head gives labels, and this objective learns tokens"),
+        ("single", "full", "t5", "does not take labelled examples, which the objective classification makes"),
+        ("preference", "full", "bart", "does not take preference examples"),
     ],
 )
 def test_a_cell_that_cannot_be_says_why(

@@ -1,6 +1,7 @@
 """Tiny random bases and data, and the few lines that every numerics test needs."""
 
 import contextlib
+import copy
 import dataclasses
 import json
 import random
@@ -15,10 +16,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
     BertConfig,
     LlamaConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    T5Config,
 )
 
 from tailor import compose
@@ -85,6 +89,16 @@ def tokenizer(encoder: bool = False, pad: str = "<pad>") -> PreTrainedTokenizerF
     return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=TEMPLATE, **specials, **names)
 
 
+@cache
+def writer_tokenizer(form: str) -> PreTrainedTokenizerFast:
+    """For encoder-decoders: no chat template, and a text stands in `form`, `$A </s>` say."""
+    words = copy.deepcopy(tokenizer())
+    words.chat_template = None
+    marks = [(mark, SPECIALS.index(mark)) for mark in ("<s>", "</s>")]
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(single=form, special_tokens=marks)
+    return words
+
+
 def save_base(folder: Path, config: PretrainedConfig, auto: Any, words: PreTrainedTokenizerFast) -> Path:
     """A random base as anyone would publish it; vectors (norms, biases, sinks) are drawn too, so that all matter."""
     torch.manual_seed(0)
@@ -109,6 +123,30 @@ def save_bert(folder: Path, **settings: Any) -> Path:
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = BertConfig(**SMALL, **{**still, **settings})
     return save_base(folder, config, AutoModelForMaskedLM, tokenizer(encoder=True))
+
+
+def save_t5(folder: Path, **settings: Any) -> Path:
+    """An encoder-decoder with relative positions, whose decoder begins with the padding token."""
+    shape = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "n_positions": 256}
+    ids = {"vocab_size": VOCABULARY, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
+    config = T5Config(**shape, **ids, **{"dropout_rate": 0.0, **settings})
+    return save_base(folder, config, AutoModelForSeq2SeqLM, writer_tokenizer("$A </s>"))
+
+
+def save_bart(folder: Path, **settings: Any) -> Path:
+    """An encoder-decoder with learned positions, whose decoder begins with the end of a text."""
+    shape = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "max_position_embeddings": 256, "init_std": 0.1}
+    sides = {
+        f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in (("attention_heads", 4), ("ffn_dim", 48))
+    }
+    ids = {
+        "bos_token_id": 1,
+        "pad_token_id": 0,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    }
+    config = BartConfig(vocab_size=VOCABULARY, **shape, **sides, **ids, **{"dropout": 0.0, **settings})
+    return save_base(folder, config, AutoModelForSeq2SeqLM, writer_tokenizer("<s> $A </s>"))
 
 
 def rows_of(form: str, count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
@@ -138,6 +176,11 @@ def _row(form: str, draw: random.Random, index: int) -> dict[str, Any]:
         case "pair":
             kind, word = draw.choice([("thing", THINGS[0]), ("colour", COLOURS[0])])
             return {"premise": text, "hypothesis": " ".join([word] * draw.randrange(4, 12)), "label": kind}
+        case "source_target":
+            return {"source": text, "target": answer}
+        case "preference":
+            worse = draw.choice([name for name in COLOURS if name != colour])
+            return {"prompt": text, "chosen": answer, "rejected": " ".join([worse] * draw.randrange(1, 7))}
         case "tags":
             words = text.split()
             kind = {thing: "B-THING", colour: "B-COLOUR"}

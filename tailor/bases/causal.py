@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from transformers import AutoModelForCausalLM
 
-from tailor.bases.chat import ChatTemplate
-from tailor.bases.heads import HEADS, frozen_values, load_with_head, outside_trunk, run_head
+from tailor.bases.chat import ChatTemplate, Rendered
+from tailor.bases.heads import HEADS, frozen_values, inputs_alone, load_with_head, outside_trunk, run_head
 from tailor.bases.lengths import RAW_TEXT_LIMIT, LengthPolicy, context_of
 from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
@@ -17,7 +17,7 @@ from tailor.bases.texts import TextReader
 from tailor.bases.weights import load_weights, without_silent_gaps
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
 from tailor.core.errors import BaseError, RecipeError, refuse
-from tailor.core.examples import Conversation, Example, Features, Labelled, Tagged, Text
+from tailor.core.examples import Conversation, Example, Features, Labelled, Preference, Tagged, Text
 from tailor.nn.segments import pack, pad
 
 
@@ -49,6 +49,7 @@ class CausalBase:
         self.encoders: Mapping[type[Example], Callable[[Any], list[Features]]] = {
             Text: self._encode_text,
             Conversation: self._encode_conversation,
+            Preference: self._encode_preference,
             Labelled: reader.labelled,
             Tagged: reader.tagged,
         }
@@ -122,12 +123,20 @@ class CausalBase:
 
     def _encode_conversation(self, example: Conversation) -> list[Features]:
         rendered = self.chat.encode(example)
-        trained = dict.fromkeys(rendered.roles, 0)
-        for role, weight in zip(rendered.roles, rendered.weights, strict=True):
-            trained[role] += weight > 0
         ids, weights, cut = self.lengths.fit(list(rendered.input_ids), list(rendered.weights))
         weights[0] = 0.0
-        return [Features(example.id, ids, weights, truncated=cut, trained=trained)]
+        return [Features(example.id, ids, weights, truncated=cut, trained=_trained([rendered]))]
+
+    def _encode_preference(self, example: Preference) -> list[Features]:
+        """Both conversations end to end, the chosen one first; the same is cut off the prompt of each."""
+        both = [self.chat.encode(side) for side in example.sides]
+        rows, cut = self.lengths.fit_all([(list(side.input_ids), list(side.weights)) for side in both])
+        for _, weights in rows:
+            weights[0] = 0.0
+        ids = [token for tokens, _ in rows for token in tokens]
+        flat = [weight for _, weights in rows for weight in weights]
+        lengths = tuple(len(tokens) for tokens, _ in rows)
+        return [Features(example.id, ids, flat, truncated=cut, trained=_trained(both), parts=lengths)]
 
     def draw(self, features: Sequence[Features], output: OutputSpec, key: tuple[int, int]) -> list[Features]:
         """The examples as they are."""
@@ -136,7 +145,8 @@ class CausalBase:
     def micro_batches(self, features: Sequence[Features], budget: int) -> list[list[int]]:
         """Indices of the features of each micro-batch, within a budget of tokens."""
         assert self.packing is not None, "load() comes first"
-        return self.packing.groups([len(feature) for feature in features], budget)
+        longest = [max(feature.parts, default=len(feature)) for feature in features]
+        return self.packing.groups([len(feature) for feature in features], budget, longest)
 
     def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch:
         """One pack (1, T), or a padded batch (B, L) where the base cannot be packed."""
@@ -156,6 +166,29 @@ class CausalBase:
             logits = logits[:, keep]
         return Outputs(logits[rows[0], rows[1]])
 
+    def room(self, prompt: int) -> int:
+        """The most tokens of an answer to a prompt of so many: both share the context."""
+        return self.context - prompt
+
+    def write(self, prompts: Sequence[Sequence[int]], device: torch.device, **settings: Any) -> list[list[int]]:
+        """What follows each prompt, as `generate` writes it with these settings.
+
+        Prompts are padded on the left, with positions counted from the first real token, so that a row's answer does not
+        depend on its neighbours (transformers #25790).
+        """
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+            mask[row, longest - len(prompt) :] = 1
+        written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **settings)
+        return written[:, longest:].tolist()  # type: ignore[no-any-return]
+
+    def inputs_alone(self, features: Features) -> dict[str, list[int]]:
+        """Forward arguments of one example by itself."""
+        return inputs_alone(features)
+
     def save(self, model: Any, folder: Path) -> None:
         """A transformers folder that stock classes load, without a trace of our attention; the model goes on as it was."""
         live = model.config._attn_implementation
@@ -170,6 +203,15 @@ class CausalBase:
         if self._chat is not None:
             self._chat.apply_to(self.tokenizer)
         self.tokenizer.save_pretrained(folder)
+
+
+def _trained(sides: Sequence[Rendered]) -> dict[str, int]:
+    """How many tokens of each role are learned."""
+    trained = {role: 0 for side in sides for role in side.roles}
+    for side in sides:
+        for role, weight in zip(side.roles, side.weights, strict=True):
+            trained[role] += weight > 0
+    return trained
 
 
 def _targets(features: Sequence[Features]) -> tuple[torch.Tensor, torch.Tensor]:

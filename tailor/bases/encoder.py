@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from tailor.bases.heads import HEADS, TRUNK, load_with_head, outside_trunk, run_head
+from tailor.bases.heads import HEADS, TRUNK, inputs_alone, load_with_head, outside_trunk, run_head
 from tailor.bases.lengths import RAW_TEXT_LIMIT, context_of
 from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.masking import Masking
@@ -92,6 +92,10 @@ class EncoderBase:
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         """The rows of outputs that the batch asks for."""
         return run_head(model, batch, self.head)
+
+    def inputs_alone(self, features: Features) -> dict[str, list[int]]:
+        """Forward arguments of one example by itself."""
+        return inputs_alone(features)
 
     def save(self, model: Any, folder: Path) -> None:
         """A transformers folder that stock classes load, and sentence-transformers where texts become vectors."""

@@ -131,6 +131,12 @@ def padded_inputs(features: Sequence[Features], fill: int) -> tuple[dict[str, An
     return inputs, int(mask.sum())
 
 
+def inputs_alone(features: Features) -> dict[str, list[int]]:
+    """Forward arguments of one example by itself, but for the mask; of several sequences, of the first."""
+    first = list(features.sequences[0])
+    return {"input_ids": first, **{name: list(row[: len(first)]) for name, row in features.extras.items()}}
+
+
 def frozen_values(features: Sequence[Features]) -> dict[str, torch.Tensor]:
     """What was computed once with frozen weights, (examples, k) by name."""
     return {name: torch.tensor([feature.frozen[name] for feature in features]) for name in features[0].frozen}

@@ -1,5 +1,6 @@
 """Rows longer than the model takes: cut, refused or counted, never in silence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ RAW_TEXT_LIMIT = 1024
 """Tokens of a window of raw text where the context is longer and nothing else is asked: what fits most machines."""
 
 Overlong = Literal["error", "truncate_prompt", "truncate", "drop"]
+Row = tuple[list[int], list[float]]
+"""Token ids and their weights."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ class LengthPolicy:
         if not any(weights):
             raise refuse("truncated_away", "truncation leaves nothing to train")
         return ids, weights, excess
+
+    def fit_all(self, rows: Sequence[Row]) -> tuple[list[Row], int]:
+        """Rows that belong together within the limit, each cut by what the longest has too much, and tokens cut in all."""
+        longest = max(len(ids) for ids, _ in rows)
+        if longest <= self.limit or self.on_overlong in ("error", "drop"):
+            self.fit(*max(rows, key=lambda row: len(row[0])))
+            return list(rows), 0
+        if self.on_overlong == "truncate":
+            parts = [self.fit(*row) for row in rows]
+            return [(ids, weights) for ids, weights, _ in parts], sum(cut for *_, cut in parts)
+        excess = longest - self.limit
+        return [_without_prompt_start(ids, weights, excess) for ids, weights in rows], excess * len(rows)
 
 
 def _without_prompt_start(ids: list[int], weights: list[float], excess: int) -> tuple[list[int], list[float]]:

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 )
 
@@ -201,9 +202,11 @@ def explained(name: str) -> Iterator[None]:
 
 def family_of(config: PretrainedConfig, where: str) -> str:
     """Which file in `bases/` serves a config, by the tables of the installed transformers."""
-    if getattr(config, "is_encoder_decoder", False):
-        return "encoder-decoder"
     kind = type(config)
+    if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING and config.is_encoder_decoder:
+        return "encoder-decoder"
+    if getattr(config, "is_encoder_decoder", False):
+        raise BaseError(f"a {config.model_type} model does not read and write text", where=where)
     masked = kind in MODEL_FOR_MASKED_LM_MAPPING
     architecture = next(iter(getattr(config, "architectures", None) or []), "")
     generative = architecture.endswith(("ForCausalLM", "LMHeadModel")) or getattr(config, "is_decoder", False)

@@ -56,10 +56,13 @@ class Packing:
         too_long = self.longest_segment is not None and max(lengths) > self.longest_segment
         return "padded" if too_long else self.mode
 
-    def groups(self, lengths: Sequence[int], budget: int) -> list[list[int]]:
-        """Indices of each micro-batch, within a budget of tokens; rows that would change each other share none."""
+    def groups(self, lengths: Sequence[int], budget: int, longest: Sequence[int] = ()) -> list[list[int]]:
+        """Indices of each micro-batch, within a budget of tokens; rows that would change each other share none.
+
+        `longest` is each example's longest sequence, where it holds several.
+        """
         sides: dict[tuple[bool, bool], list[int]] = {}
-        for index, length in enumerate(lengths):
+        for index, length in enumerate(longest or lengths):
             switched = self.rotary_switch is not None and length > self.rotary_switch
             sides.setdefault((self.mode_for((length,)) == "padded", switched), []).append(index)
         found: list[list[int]] = []

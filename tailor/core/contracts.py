@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding"]
+Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding", "sequence"]
 """What an objective reads off a model: logits of the next token, of n labels per example, of n tags per word, of a span's
-first and last token, of masked tokens; or one vector per text."""
+first and last token, of masked tokens; or one vector per text. `sequence` is how an encoder-decoder gives `tokens`."""
 
 AnswersKind = Literal[
     "text", "label", "labels", "number", "raw", "masked", "tags", "span", "ranking", "score", "margin"
@@ -199,6 +199,7 @@ class Objective(Protocol):
 
     Args:
         generates: answers are written, not read off a row of outputs.
+        turns: its examples hold turns of a conversation, so that a model of it can be asked for the next one.
         couples: its loss needs all examples of a batch at once, so that a batch cannot be taken in parts.
         needs_frozen: what is to be computed once with the weights as they were before training.
         fits_head: a head that the base lacks is fitted on the frozen trunk first, since no guess could stand for it.
@@ -207,6 +208,7 @@ class Objective(Protocol):
     name: ClassVar[str]
     example: ClassVar[type[Example]]
     generates: ClassVar[bool]
+    turns: ClassVar[bool]
     couples: ClassVar[bool]
     needs_frozen: ClassVar[bool]
     fits_head: ClassVar[bool]
@@ -244,6 +246,10 @@ class Objective(Protocol):
 
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """Sum of the weighted losses and the weight it stands for."""
+        ...
+
+    def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Turns as its examples hold them, for one that a user types: with the prefix that every source has, say."""
         ...
 
     def questions(self, example: Any) -> list[Question]:
@@ -335,7 +341,11 @@ class Base(Protocol):
     """What is adapted: a model with its tokenizer and the encoders it registers.
 
     Args:
-        heads: what can be read off it; text_head: the one through which it learns raw text.
+        heads: what can be read off it; head: what the loaded model gives; text_head: how it learns raw text.
+
+    A base that writes has besides: `chat` (how turns become tokens: `prompt`, `stop_ids`, `stop_token`, `render`,
+    `warnings`), `room(prompt)` (tokens that fit behind a prompt of so many) and `write(prompts, device, **settings)` (new
+    token ids of each).
     """
 
     name: str
@@ -345,6 +355,7 @@ class Base(Protocol):
     pools: ClassVar[bool]
     """Whether the mean of its token states says something about a text."""
     text_head: ClassVar[Head]
+    head: Head
     encoders: Mapping[type[Example], Callable[[Any], list[Features]]]
     model: Any
     tokenizer: Any
@@ -369,6 +380,10 @@ class Base(Protocol):
     def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch: ...
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs: ...
+
+    def inputs_alone(self, features: Features) -> dict[str, list[int]]:
+        """Forward arguments of one example by itself, but for the mask; of several sequences, of the first."""
+        ...
 
     def save(self, model: Any, folder: Path) -> None: ...
 

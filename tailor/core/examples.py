@@ -154,6 +154,16 @@ class Preference(Example):
     tools: tuple[Mapping[str, Any], ...] = ()
 
     @property
+    def sides(self) -> tuple[Conversation, Conversation]:
+        """The chosen and the rejected conversation; nothing of the prompt is learned."""
+        given = tuple(replace(message, weight=0.0) for message in self.prompt)
+        one, other = (
+            Conversation(id=self.id, origin=self.origin, messages=given + answer, tools=self.tools)
+            for answer in (self.chosen, self.rejected)
+        )
+        return one, other
+
+    @property
     def shown(self) -> str:
         """The turns that both answers follow."""
         return "\n".join(f"{message.role}: {message.content}" for message in self.prompt)

@@ -1,5 +1,6 @@
 """Where things lie: embedded bases and data inside the package, the user's cache outside it."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -24,3 +25,11 @@ def embedded_data() -> Path:
 def cache_folder() -> Path:
     """Where what can be computed again is kept: `TAILOR_CACHE`, else `~/.cache/tailor`."""
     return Path(os.environ.get("TAILOR_CACHE") or Path.home() / ".cache" / "tailor")
+
+
+def code_digest() -> str:
+    """sha256 over the package's own source files."""
+    total = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        total.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
+    return total.hexdigest()

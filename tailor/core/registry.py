@@ -25,10 +25,13 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "tagging": "tailor.objectives.tagging:Tagging",
         "span_qa": "tailor.objectives.span_qa:SpanQA",
         "similarity": "tailor.objectives.similarity:Similarity",
+        "preference": "tailor.objectives.preference:Preferring",
+        "seq2seq": "tailor.objectives.seq2seq:SeqToSeq",
     },
     "base": {
         "causal-lm": "tailor.bases.causal:CausalBase",
         "encoder": "tailor.bases.encoder:EncoderBase",
+        "encoder-decoder": "tailor.bases.seq2seq:Seq2SeqBase",
     },
 }
 

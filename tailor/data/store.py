@@ -86,6 +86,10 @@ class FeatureStore(Sequence[Features]):
         """Tokens of each example."""
         return [row.length for row in self._rows]
 
+    def longest(self) -> int:
+        """Tokens of the longest sequence; 0 where there is none."""
+        return max((max(row.parts, default=row.length) for row in self._rows), default=0)
+
     def set_frozen(self, index: int, values: Mapping[str, tuple[float, ...]]) -> None:
         """Add what frozen weights computed for an example."""
         self._rows[index] = self._rows[index]._replace(frozen=values)

@@ -16,6 +16,7 @@ from tailor.core.contracts import Base, Objective, OutputSpec
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
 from tailor.engine.loop import Job, fit
+from tailor.engine.order import plain_order
 from tailor.engine.place import Place, Trackers
 from tailor.engine.settings import Facts, plan_of, resolve
 from tailor.recipe.methods import HeadOptions
@@ -88,6 +89,7 @@ class FirstHead:
                 folder=folder,
                 reporter=self.reporter,
                 trackers=trackers,
+                order=plain_order(plan.seed, len(self.train), plan.examples_per_batch),
             )
         )
         self.base.model.to(torch.device("cpu"))

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from tailor.core.contracts import UNTRAINED, Answer, Base, Objective, OutputSpec, Question
+from tailor.core.contracts import Answer, Base, Objective, OutputSpec, Question
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
 from tailor.evaluation.answer_parts import split_answer
+from tailor.nn.rows import rows_of_outputs
 
 ROWS_AT_ONCE = 32
 ANSWER_END = 4
@@ -69,7 +70,8 @@ def answer_all(
 def _askable(base: Any, questions: Sequence[Question]) -> Question | None:
     """The first question that fits the context together with the answer expected."""
     for question in questions:
-        if len(base.chat.prompt(question.messages, question.tools)) + _answer_length(base, question) <= base.context:
+        prompt = base.chat.prompt(question.messages, question.tools)
+        if _answer_length(base, question) <= base.room(len(prompt)):
             return question
     return None
 
@@ -126,38 +128,26 @@ def score(base: Base, objective: Objective, output: OutputSpec, held: Sequence[H
     ]
 
 
-@torch.no_grad()
 def measure_all(
     base: Base, objective: Objective, output: OutputSpec, features: Sequence[Features], asking: Asking
 ) -> list[Any]:
-    """What the objective keeps of the outputs for each feature, in order; masks are drawn as for no epoch of training."""
+    """What the objective keeps of the outputs for each feature, in order."""
     found: list[Any] = [None] * len(features)
-    seen = base.draw(features, output, UNTRAINED)
-    for indices in base.micro_batches(seen, asking.tokens_at_once):
-        members = [seen[index] for index in indices]
-        batch = base.collate(members, output).to(asking.device)
-        with asking.autocast():
-            logits = base.forward(base.model, batch).logits
-        sizes = [sum(parts) for parts in batch.parts]
-        rows = zip(indices, members, logits.float().split(sizes), batch.targets.split(sizes), strict=True)
-        for index, member, some, targets in rows:
-            found[index] = objective.measure(member, some, targets)
+    read = rows_of_outputs(base, output, features, asking.tokens_at_once, asking.device, asking.autocast)
+    for index, member, rows, targets in read:
+        found[index] = objective.measure(member, rows, targets)
     return found
 
 
 def generate(
     base: Any, questions: Sequence[Question], asking: Asking, reporter: Reporter
 ) -> list[tuple[list[int], bool]]:
-    """Greedy answers to questions: token ids without the stop, and whether the length limit cut them.
-
-    Rows of like length are padded on the left, with positions counted from the first real token, so that a row's answer
-    does not depend on its neighbours (transformers #25790).
-    """
+    """Greedy answers to questions: token ids without the stop, and whether the length limit cut them."""
     prompts = [base.chat.prompt(question.messages, question.tools) for question in questions]
     limit = asking.max_new_tokens or _room_for_answers(base, questions)
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     found: dict[int, tuple[list[int], bool]] = {}
-    roomy = [index for index in order if len(prompts[index]) + limit <= base.context]
+    roomy = [index for index in order if limit <= base.room(len(prompts[index]))]
     groups = [roomy[start : start + ROWS_AT_ONCE] for start in range(0, len(roomy), ROWS_AT_ONCE)]
     groups += [[index] for index in order[len(roomy) :]]  # alone, so that nobody's answer is cut for another's length
     with reporter.progress("answering", len(groups)) as progress:
@@ -173,25 +163,19 @@ def generate(
 def generate_ids(
     base: Any, prompts: Sequence[Sequence[int]], limit: int, device: torch.device, **sampling: Any
 ) -> list[tuple[list[int], bool]]:
-    """Continue token prompts in one padded batch: new ids up to the stop token, and whether the limit cut them."""
-    longest = max(len(prompt) for prompt in prompts)
-    limit = max(1, min(limit, base.context - longest))
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-        mask[row, longest - len(prompt) :] = 1
+    """Answer token prompts in one padded batch: new ids up to the stop token, and whether the limit cut them."""
+    limit = max(1, min(limit, base.room(max(len(prompt) for prompt in prompts))))
     stops = base.chat.stop_ids()
     text = _stop_as_text(base, stops)
     by_text = {"stop_strings": [text], "tokenizer": base.tokenizer} if text else {}
-    written = base.model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
+    written = base.write(
+        prompts,
+        device,
         max_new_tokens=limit,
         eos_token_id=stops or None,
         pad_token_id=stops[0] if stops else 0,
         **({"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | sampling | by_text),
-    )[:, longest:].tolist()
+    )
     return [_until_stop(row, set(stops), text, base.tokenizer) for row in written]
 
 

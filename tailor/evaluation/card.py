@@ -42,6 +42,7 @@ pipeline = DiffusionPipeline.from_pretrained("{folder}")""",
 _LIBRARIES = {"transformers": "transformers", "peft": "peft", "adapter": "tailor", "prompt": "tailor"}
 _PIPELINE_TAGS = {
     "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
     "AutoModelForSequenceClassification": "text-classification",
     "AutoModelForMaskedLM": "fill-mask",
 }

@@ -18,7 +18,6 @@ import torch
 from safetensors import safe_open
 
 from tailor.core.errors import RunError
-from tailor.core.examples import Features
 from tailor.evaluation.stock_forward import read_off
 
 STOCK = Path(__file__).with_name("stock_forward.py")
@@ -35,6 +34,7 @@ CLASSES = {
     "span": "AutoModelForQuestionAnswering",
     "masked": "AutoModelForMaskedLM",
     "embedding": "AutoModel",
+    "sequence": "AutoModelForSeq2SeqLM",
 }
 """What is read off a model -> the stock class that gives it."""
 
@@ -128,17 +128,6 @@ class Proof:
         """One more reason why the proof fails."""
         self.problems.append(problem)
         self.passed = False
-
-
-def probe_rows(features: Sequence[Features]) -> list[dict[str, list[int]]]:
-    """At least eight rows where there are as many, the forward's arguments only; of several sequences the first."""
-    return [
-        {
-            "input_ids": row.sequences[0],
-            **{name: list(lane[: len(row.sequences[0])]) for name, lane in row.extras.items()},
-        }
-        for row in features
-    ]
 
 
 @torch.no_grad()

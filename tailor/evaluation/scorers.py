@@ -20,6 +20,7 @@ from tailor.core.contracts import Answer, AnswersKind, Metric
 from tailor.core.errors import TailorError
 from tailor.evaluation import own_scorer, text_scores
 from tailor.evaluation.answer_forms import as_calls, as_json, as_labels, as_number, as_plain, as_text, same_json
+from tailor.evaluation.margins import margin_row, prefers
 from tailor.evaluation.text_scores import Floats, ratio
 
 SHORT_ANSWER_WORDS = 3
@@ -413,6 +414,11 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
     "recall_at_10": (("ranking",), lambda labels: _share("recall_at_10", _of_rank(lambda rank: float(rank <= 10)))),
     "mrr": (("ranking",), lambda labels: _share("mrr", _of_rank(lambda rank: 1 / rank))),
     "pearson": (("score",), lambda labels: SumMetric("pearson", _score_rows, _pearson_value)),
+    "reward_accuracy": (("margin",), lambda labels: _share("reward_accuracy", prefers)),
+    "reward_margin": (
+        ("margin",),
+        lambda labels: SumMetric("reward_margin", _each(margin_row), _first_over_second, points=1.0),
+    ),
     "json_valid": (
         _TEXT,
         lambda labels: _share("json_valid", lambda answer: float(not _json_error(answer)), _json_error),
@@ -547,9 +553,11 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "classification": _for_labels,
     "instruction": _for_texts,
     "chat": _for_texts,
+    "seq2seq": _for_texts,
     "tagging": lambda answers: ["entity_f1", "word_accuracy"],
     "span_qa": lambda answers: ["span_f1", "span_exact"],
     "similarity": lambda answers: (
         ["ndcg_at_10", "recall_at_1", "recall_at_10", "mrr"] if isinstance(answers[0].expected, str) else ["pearson"]
     ),
+    "preference": lambda answers: ["loss", "reward_accuracy", "reward_margin"],
 }

@@ -25,6 +25,8 @@ TITLES: dict[str, tuple[str, Style]] = {
     "recall_at_10": ("Recall@10", "share"),
     "mrr": ("Mean reciprocal rank", "share"),
     "pearson": ("Pearson correlation", "plain"),
+    "reward_accuracy": ("Preferred answers that gained", "share"),
+    "reward_margin": ("Reward margin", "plain"),
     "json_valid": ("Valid JSON", "share"),
     "json_fields": ("Right JSON fields", "share"),
     "tool_call": ("Right tool calls", "share"),

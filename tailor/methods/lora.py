@@ -22,6 +22,7 @@ TASKS = {
     "span": None,
     "embedding": TaskType.FEATURE_EXTRACTION,
     "masked": None,
+    "sequence": TaskType.SEQ_2_SEQ_LM,
 }
 """Heads -> PEFT's task types. It has none for masked language models, and the one that it has for spans (QUESTION_ANS, in
 0.21) swallows `token_type_ids`: question and context would be one segment while training, and two once merged."""
@@ -72,7 +73,7 @@ class Lora:
             target_modules=self.options.targets,
             exclude_modules=_routers(base.model) or None,
             modules_to_save=_top_modules(heads) or None,
-            task_type=TASKS[output.head],
+            task_type=TASKS[base.head],
         )
         total = _linear_weights(base.model, set(heads))
         try:

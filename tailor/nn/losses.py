@@ -1,7 +1,9 @@
 """Losses as sum and weight, in fp32. The engine divides once per optimizer step, so no mean of means can arise."""
 
+from collections.abc import Sequence
+
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, mse_loss, softplus
 
 from tailor.core.contracts import LossSum
 
@@ -56,3 +58,32 @@ def cosent_sum(cosines: torch.Tensor, scores: torch.Tensor, scale: float) -> Los
     gaps = scale * (cosines.float()[:, None] - cosines.float()[None])
     wrong = gaps.masked_fill(scores[:, None] >= scores[None], float("-inf")).flatten()
     return LossSum(softplus(torch.logsumexp(wrong, 0)) * len(scores), float(len(scores)))
+
+
+def sequence_log_probabilities(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, sizes: Sequence[int]
+) -> torch.Tensor:
+    """Weighted sum of each sequence's log-probabilities, in nats, (sequences,) in fp32.
+
+    Args:
+        logits: (rows, vocabulary); targets, weights: (rows,).
+        sizes: how many rows belong to each sequence, in order.
+    """
+    found = -cross_entropy(logits.float(), targets, reduction="none") * weights
+    return torch.stack([part.sum() for part in found.split(list(sizes))])
+
+
+def reward_margins(log_probabilities: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+    """By how much more the chosen answer has gained on the reference than the rejected one, times beta: (pairs,).
+
+    Args:
+        log_probabilities, reference: (pairs, 2), of the chosen and the rejected answer.
+    """
+    gained = log_probabilities - reference
+    return beta * (gained[:, 0] - gained[:, 1])
+
+
+def preference_sum(log_probabilities: torch.Tensor, reference: torch.Tensor, beta: float) -> LossSum:
+    """The sigmoid loss of direct preference optimisation (Rafailov et al. 2023, equation 7); one unit of weight per pair."""
+    losses = -logsigmoid(reward_margins(log_probabilities, reference, beta))
+    return LossSum(losses.sum(), float(len(losses)))

@@ -22,7 +22,7 @@ class Chat(TokenObjective):
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Conversation:
         """`messages` and `tools`, in the canonical form of `data.columns`."""
-        messages = tuple(_message(values) for values in row["messages"])
+        messages = tuple(as_message(values) for values in row["messages"])
         if self.last_only:
             last = _last_assistant(messages)
             messages = tuple(
@@ -47,6 +47,7 @@ def _last_assistant(messages: tuple[Message, ...]) -> int:
     return places[-1] if places else -1
 
 
-def _message(values: Mapping[str, Any]) -> Message:
+def as_message(values: Mapping[str, Any]) -> Message:
+    """A turn in the canonical form of `data.chat`, as an example holds it."""
     calls = tuple(ToolCall(**call) for call in values.get("tool_calls") or ())
     return Message(**{**values, "tool_calls": calls})

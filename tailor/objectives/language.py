@@ -17,6 +17,7 @@ class Language(TokenObjective):
     name: ClassVar[str] = "language"
     example: ClassVar[type[Text]] = Text
     generates: ClassVar[bool] = False
+    turns: ClassVar[bool] = False
     fits_head: ClassVar[bool] = True
 
     def __init__(self, options: LanguageOptions) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from tailor.core.contracts import Base, ExampleSeat, Question
 from tailor.core.errors import BaseError
-from tailor.core.examples import Example, Features
+from tailor.core.examples import Example, Features, Message
 from tailor.recipe.options import Options
 
 
@@ -15,6 +15,7 @@ class PlainObjective:
     """Defaults; see `core.contracts.Objective`."""
 
     generates: ClassVar[bool] = False
+    turns: ClassVar[bool] = False
     couples: ClassVar[bool] = False
     needs_frozen: ClassVar[bool] = False
     fits_head: ClassVar[bool] = False
@@ -39,6 +40,10 @@ class PlainObjective:
     def target(self, example: Any) -> Any:
         """The base's encoder knows the target."""
         return None
+
+    def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Turns as they are."""
+        return tuple(messages)
 
     def questions(self, example: Any) -> list[Question]:
         """Nothing is asked: answers are read off."""

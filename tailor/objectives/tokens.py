@@ -16,6 +16,7 @@ class TokenObjective(PlainObjective):
     """Cross-entropy on the tokens that carry weight."""
 
     generates: ClassVar[bool] = True
+    turns: ClassVar[bool] = True
     on_overlong: ClassVar[Literal["error", "truncate"]] = "error"
 
     @property

@@ -60,6 +60,20 @@ class SimilarityOptions(Options):
     scale: float = Field(20.0, gt=0, description="what a cosine is multiplied by before the softmax")
 
 
+class PreferenceOptions(Options):
+    """Of two answers, the chosen one is to gain on the rejected one, measured from the base (DPO, Rafailov et al. 2023)."""
+
+    name: Literal["preference"] = "preference"
+    beta: float = Field(0.1, gt=0, description="how strongly the model is held to its base: small is loosely")
+
+
+class SeqToSeqOptions(Options):
+    """A source and its target (a summary, a translation): the target is learned, given the source."""
+
+    name: Literal["seq2seq"] = "seq2seq"
+    prefix: str = Field("", description="words put before every source, as T5 wants them: `summarize: `")
+
+
 OBJECTIVES: dict[str, type[Options]] = {
     "language": LanguageOptions,
     "instruction": InstructionOptions,
@@ -68,4 +82,6 @@ OBJECTIVES: dict[str, type[Options]] = {
     "tagging": TaggingOptions,
     "span_qa": SpanOptions,
     "similarity": SimilarityOptions,
+    "preference": PreferenceOptions,
+    "seq2seq": SeqToSeqOptions,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from tailor.bases.chat import Segment
 from tailor.compose import ASKED_FOR, Prepared, Refusal, prepare
-from tailor.core.examples import Conversation, Labelled
+from tailor.core.examples import Conversation, Labelled, Preference
 from tailor.recipe.recipe import Recipe
 from tailor.verbs.preview import as_stopping
 
@@ -27,7 +27,7 @@ def data_report(prepared: Prepared) -> dict[str, Any]:
         "trained": sum(sum(split.trained.values()) for split in prepared.splits.values()),
         "by_role": _added(prepared),
     }
-    report["longest"] = max(train.store.lengths(), default=0)
+    report["longest"] = train.store.longest()
     report["truncated"] = {
         "rows": sum(split.truncated for split in prepared.splits.values()),
         "tokens": sum(split.truncated_tokens for split in prepared.splits.values()),
@@ -52,8 +52,8 @@ def _added(prepared: Prepared) -> dict[str, int]:
 
 
 def _stop_token(prepared: Prepared) -> dict[str, Any] | None:
-    """What ends an assistant's turn and whether it is learned; None where nothing is generated."""
-    if not prepared.objective.generates:
+    """What ends an assistant's turn and whether it is learned; None where there are no turns."""
+    if not prepared.objective.turns:
         return None
     stop = prepared.base.chat.stop_token()
     return {"text": stop.text, "labelled": stop.labelled}
@@ -66,7 +66,7 @@ def _problem(severity: str, code: str, message: str, refusal: Refusal | None = N
 
 def _problems(prepared: Prepared, report: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
-    if prepared.objective.generates:
+    if prepared.objective.turns:
         found += [_problem("warning", "template", text) for text in prepared.base.chat.warnings]
     cut = report["truncated"]
     if cut["rows"]:
@@ -105,6 +105,9 @@ def examples(recipe: Recipe, count: int) -> list[list[dict[str, Any]]]:
 def _segments(prepared: Prepared, example: Any) -> Any:
     if isinstance(example, Conversation):
         return prepared.base.chat.render(example)
+    if isinstance(example, Preference):
+        chosen, rejected = (prepared.base.chat.render(side) for side in example.sides)
+        return [*chosen, Segment("\n", (), False), *rejected]
     if isinstance(example, Labelled):
         return [Segment("\n".join(example.texts), (), False), Segment(str(example.label), (), True)]
     return [Segment(example.text, (), True)]

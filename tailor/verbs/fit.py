@@ -1,7 +1,6 @@
 """The straight line: recipe -> data -> base -> method -> loop -> artefact -> proof -> evaluation -> report."""
 
 import gc
-import hashlib
 import json
 import os
 import platform
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from tailor.bases.loading import LABELS_FILE
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
-from tailor.core.paths import PACKAGE
+from tailor.core.paths import code_digest
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine import solve
@@ -25,7 +24,7 @@ from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import total_steps
 from tailor.evaluation.card import Artefact, ArtefactKind, model_card
-from tailor.evaluation.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, probe_rows, run_stock
+from tailor.evaluation.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
@@ -138,14 +137,6 @@ def lock_of(prepared: Prepared, place: Place, data: Mapping[str, Any]) -> dict[s
     }
 
 
-def code_digest() -> str:
-    """sha256 over the package's own source files."""
-    total = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        total.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
-    return total.hexdigest()
-
-
 def _deciding(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides the weights; the rest may change when a run is resumed."""
     values = recipe.as_dict()
@@ -195,12 +186,12 @@ def training_facts(job: Job, outcome: Outcome, baseline: int) -> dict[str, Any]:
 def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
     """Write the artefact whole or not at all, and have stock libraries reload it in a fresh process."""
     save(job, folder)
-    rows = probe_rows(proof_features(prepared))
+    rows = [job.base.inputs_alone(features) for features in proof_features(prepared)]
     trained = own_outputs(job.attached.model, rows)
     probe = Probe(
         artefact=str(folder.model),
         base=stock_base(prepared, folder),
-        head=job.output.head,
+        head=job.base.head,
         rows=rows,
         labels=len(job.output.labels),
         problem=job.output.problem or None,
@@ -298,4 +289,4 @@ def write_results(
 
 def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
     kind: ArtefactKind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
-    return Artefact(kind, CLASSES[prepared.objective.output.head])
+    return Artefact(kind, CLASSES[prepared.base.head])

@@ -1,14 +1,13 @@
 """Evaluate: a tuned model against its base, on the same held-out rows, by the same questions."""
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from tailor.bases.loading import Source, find
-from tailor.compose import Prepared, load_dtype, make_base, output_of
+from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of
 from tailor.core.contracts import UNTRAINED, Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
 from tailor.core.examples import Origin, Text
@@ -53,6 +52,7 @@ def evaluate(
     prepared: Prepared, tuned: BaseOptions, base: BaseOptions, place: Place, run: str, reporter: Reporter
 ) -> Measured:
     """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks."""
+    _freeze(prepared, base, place, reporter)
     reporter.say("the tuned model answers the test rows")
     after = sit(prepared, tuned, place, reporter)
     reporter.say("the base answers the same rows")
@@ -81,6 +81,15 @@ def evaluate(
     return Measured(evaluation, base_answers, after.answers, deciding)
 
 
+def _freeze(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> None:
+    """What the objective wants to know of the base about the test rows, unless the training's base has told it."""
+    store = prepared.splits["test"].store
+    if not prepared.objective.needs_frozen or not len(store) or store[0].frozen:
+        return
+    base, output = _loaded(prepared, model, place)
+    freeze_splits(replace(prepared, base=base), output, place, ("test",), reporter)
+
+
 def _no_information(prepared: Prepared, answers: Sequence[Answer]) -> tuple[str, list[Answer]]:
     """The best guess without looking at a row: the score to beat where the base has no head for the task."""
     objective, train = prepared.objective, prepared.loaded.train
@@ -89,20 +98,14 @@ def _no_information(prepared: Prepared, answers: Sequence[Answer]) -> tuple[str,
     seen = [objective.read(entry.row, ExampleSeat(entry.id, entry.origin)) for entry in train]
     name, guess = objective.guess(seen)
     asked = {example.id: guess(example) for example, _ in prepared.held("test")}
-    given = [dataclasses.replace(answer, given=asked[answer.example_id], nll=None) for answer in answers]
+    given = [replace(answer, given=asked[answer.example_id], nll=None) for answer in answers]
     return name, given
 
 
 def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> Sitting:
     """Load one model and take its answers, and its loss on the general text where it predicts text."""
     recipe, objective = prepared.recipe, prepared.objective
-    source = find(model)
-    # What is written may be as long as the context; what is read is cut where training cut it.
-    data = recipe.data.model_copy(update={"max_length": "auto"} if objective.generates else {})
-    base = make_base(recipe.model_copy(update={"base": model, "data": data}), source, objective, prepared.loaded)
-    output = _output_for(recipe, objective, source)
-    torch.manual_seed(recipe.train.seed)
-    base.load(output, load_dtype(recipe, place, source))
+    base, output = _loaded(prepared, model, place)
     if base.new_head:
         return Sitting(None, None)
     settings = asking(recipe, place)
@@ -112,16 +115,31 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
     return Sitting(answers, general)
 
 
+def _loaded(prepared: Prepared, model: BaseOptions, place: Place) -> tuple[Any, OutputSpec]:
+    """A model with its weights, that encodes by its own tokenizer and template, and the output it was asked for."""
+    recipe, objective = prepared.recipe, prepared.objective
+    source = find(model)
+    # What is written may be as long as the context; what is read is cut where training cut it.
+    data = recipe.data.model_copy(update={"max_length": "auto"} if objective.generates else {})
+    base = make_base(recipe.model_copy(update={"base": model, "data": data}), source, objective, prepared.loaded)
+    output = _output_for(recipe, objective, source)
+    torch.manual_seed(recipe.train.seed)
+    base.load(output, load_dtype(recipe, place, source))
+    return base, output
+
+
 def _output_for(recipe: Recipe, objective: Any, source: Source) -> OutputSpec:
     """A folder whose head reads the mean token state is read so, whatever method made it."""
     output = output_of(recipe, objective)
-    return dataclasses.replace(output, pooling="mean" if source.pooling == "mean" else output.pooling)
+    return replace(output, pooling="mean" if source.pooling == "mean" else output.pooling)
 
 
 def _held(prepared: Prepared, base: Base) -> list[Held]:
     """Test rows encoded anew by the model's own tokenizer and template: what was saved with it is what is used."""
     asked = prepared.recipe.evaluate.samples
     most = asked if asked != "auto" else (GENERATED_ROWS if prepared.objective.generates else None)
+    store = prepared.splits["test"].store
+    frozen = {part.example_id: part.frozen for part in store} if prepared.objective.needs_frozen else {}
     held = []
     for example, row in prepared.held("test", most):
         target = prepared.objective.target(example)
@@ -129,7 +147,9 @@ def _held(prepared: Prepared, base: Base) -> list[Held]:
             encoded = base.encoders[type(example)](example)
         except RowRefused as refusal:
             raise DataError(f"{base.name} cannot take this row: {refusal.message}", where=str(example.origin)) from None
-        features = [part.with_target(target) for part in encoded]
+        features = [
+            replace(part.with_target(target), frozen=frozen.get(part.example_id, part.frozen)) for part in encoded
+        ]
         held.append(Held(example, row, features))
     return held
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from tailor.bases.loading import LABELS_FILE, Source, find, load_tokenizer
+from tailor.bases.loading import LABELS_FILE, Source, find
 from tailor.compose import load_data, make_base, make_objective
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat
@@ -17,7 +17,7 @@ from tailor.core.errors import BaseError, RowRefused, TailorError
 from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
 from tailor.core.runs import RunFolder, made_by
-from tailor.evaluation.proof import Probe, judge, probe_rows, run_stock
+from tailor.evaluation.proof import Probe, judge, run_stock
 from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
 from tailor.evaluation.stock_forward import ADAPTER_WEIGHTS
 from tailor.recipe.base import BaseOptions
@@ -33,6 +33,7 @@ TASKS = {
     "TOKEN_CLS": "tags",
     "QUESTION_ANS": "span",
     "FEATURE_EXTRACTION": "embedding",
+    "SEQ_2_SEQ_LM": "sequence",
 }
 """PEFT's task types -> what is read off the model."""
 
@@ -96,7 +97,7 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
     artefact = _artefact(Path(model).expanduser(), base)
     head = _head(artefact)
     if served and head != "tokens":
-        raise TailorError("only a model that writes text can be proved through a server", where=model)
+        raise TailorError("only a causal language model can be proved through a server", where=model)
     asked = _questions(artefact, served=bool(served))
     # A server that is down should be known before minutes are spent on loading weights.
     server = Server.at(served, artefact.names) if served else None
@@ -187,12 +188,12 @@ def _head(artefact: Artefact) -> str:
         return task
     if SPAN_HEAD in (_adapter_settings(folder).get("modules_to_save") or ()):
         return "span"
-    if getattr(config, "is_encoder_decoder", False):
-        raise TailorError("encoder-decoder models cannot be proved yet", where=str(folder))
     if (folder / LABELS_FILE).exists() and artefact.source.mean_pool_head is not None:
         return "labels"
     name = next(iter(config.architectures or []), "")
     known = next((head for ending, head in ARCHITECTURES.items() if name.endswith(ending)), None)
+    if getattr(config, "is_encoder_decoder", False) and known not in ("labels", "span"):
+        return "sequence"  # MarianMTModel, T5WithLMHeadModel: what they are called tells nothing
     # A bare trunk whose config names labels was a classifier, and has lost its head.
     plain = [f"LABEL_{index}" for index in range(2)]
     return known or ("embedding" if list(config.id2label.values()) == plain else "labels")
@@ -251,7 +252,7 @@ def _from_held_out(artefact: Artefact, recipe: Recipe, served: bool) -> Question
         prompt = _prompt_of(base, objective, example) if served else None
         if prompt is not None and len(prompt.ids) + NEW_TOKENS <= base.context:
             asked.prompts.append(prompt)
-    asked.rows = probe_rows(features)
+    asked.rows = [base.inputs_alone(row) for row in features]
     asked.stops = _stops(base) if served else []
     return asked
 
@@ -267,14 +268,15 @@ def _prompt_of(base: Any, objective: Any, example: Example) -> Prompt | None:
 
 
 def _from_general_text(speaker: Source, served: bool) -> Questions:
-    tokenizer = load_tokenizer(speaker)
+    base = registry.load("base", speaker.family)(speaker, EncodeOptions())
+    tokenizer = base.tokenizer
     lines = (PACKAGE / "evaluation" / "general.txt").read_text(encoding="utf-8").splitlines()
     texts = [line for line in lines if line.strip()][:PROMPTS]
     encoded = [tokenizer(text, truncation=True, max_length=PROMPT_TOKENS) for text in texts]
-    kept = ("input_ids", "token_type_ids")
-    asked = Questions(tokenizer, [{name: list(row[name]) for name in kept if name in row} for row in encoded])
+    kinds = [{"token_type_ids": row["token_type_ids"]} if "token_type_ids" in row else {} for row in encoded]
+    rows = [Features("", list(row["input_ids"]), extras=kind) for row, kind in zip(encoded, kinds, strict=True)]
+    asked = Questions(tokenizer, [base.inputs_alone(row) for row in rows])
     if served and tokenizer.chat_template:
-        base = registry.load("base", speaker.family)(speaker, EncodeOptions())
         asked.prompts = [_chat(base, (Message("user", text),)) for text in texts]
         asked.stops = _stops(base)
     elif served:

@@ -46,13 +46,14 @@ class Model:
         """The next assistant turn, as text: greedy, or sampled where a seed is given."""
         if self.output.head != "tokens":
             raise BaseError("this model reads texts and writes none", where=self.base.name, fix="use predict")
-        prompt = self.base.chat.prompt(tuple(messages), tuple(tools))
+        asked = self.objective.asked(messages) if self.objective is not None else tuple(messages)
+        prompt = self.base.chat.prompt(asked, tuple(tools))
         ids = self._write(prompt, limit, seed)
         return split_answer(self.base.tokenizer.decode(ids, skip_special_tokens=False), self.base.tokenizer).text
 
     def generate(self, prompt: str, *, max_new_tokens: int = 256, seed: int | None = None) -> str:
         """The answer to one prompt, through the chat template; a model of raw text goes on with it."""
-        if self.objective is not None and self.output.head == "tokens" and not self.objective.generates:
+        if self.objective is not None and self.output.head == "tokens" and not self.objective.turns:
             ids = list(self.base.tokenizer(prompt)["input_ids"])
             return str(self.base.tokenizer.decode(self._write(ids, max_new_tokens, seed), skip_special_tokens=True))
         return self.reply([Message("user", prompt)], limit=max_new_tokens, seed=seed)
@@ -66,7 +67,7 @@ class Model:
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
         """What the model reads off each text (or pair of texts): a label, labels, a number, tags, a span."""
-        if self.objective is None or self.objective.generates or self.objective.example is Text:
+        if self.objective is None or self.objective.turns or self.objective.example is Text:
             raise BaseError("this model writes text and gives no labels", where=self.base.name, fix="use generate")
         both = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         examples = [self.objective.blank(parts, ExampleSeat(str(number), HERE)) for number, parts in enumerate(both)]
@@ -152,7 +153,7 @@ class _Talk:
         self.history: list[Message] = []
 
     def say(self, line: str) -> str:
-        if not self.model.objective or self.model.objective.generates:
+        if not self.model.objective or self.model.objective.turns:
             return self._reply(line)
         if self.model.objective.example is not Text:
             return "(no head for this task)" if self.model.base.new_head else str(self.model.predict([line])[0])

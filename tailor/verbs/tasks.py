@@ -15,7 +15,7 @@ from tailor.engine.order import TaskOrder
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import Facts, resolve
 from tailor.evaluation.card import Artefact, model_card
-from tailor.evaluation.proof import Probe, Proof, judge, own_outputs, probe_rows, run_stock
+from tailor.evaluation.proof import Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.many import TasksRecipe
@@ -119,8 +119,7 @@ def save_and_prove(tasks: Tasks, job: Job, folder: RunFolder) -> Proof:
     """Write trunk and heads; stock libraries reload the trunk, in a fresh process."""
     save(job, folder)
     trunk: Any = job.base.trunk  # type: ignore[attr-defined]
-    features = [feature for one in tasks.prepared.values() for feature in proof_features(one)[:4]]
-    rows = [{key: row[key] for key in row if key != "labels"} for row in probe_rows(features)]
+    rows = [one.base.inputs_alone(row) for one in tasks.prepared.values() for row in proof_features(one)[:4]]
     probe = Probe(
         artefact=str(folder.model),
         base=stock_base(tasks.first, folder),
