@@ -27,18 +27,30 @@ from tailor.recipe.recipe import Recipe
 from tailor.verbs.fit import run, save_and_prove
 
 STEPS = 40
-RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2}
+RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2, "dora": 6e-3, "rslora": 3e-3}
+RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 1e-1}
 WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair", "regression")
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
     *((form, "bert", method) for form in READ for method in ("full", "lora", "head", "mean_pool")),
     *(("tags", "bert", method) for method in ("full", "lora", "head")),
     *((form, "llama", method) for form in ("single", "tags") for method in ("full", "lora", "head")),
+    *(("chat", "llama", method) for method in ("dora", "rslora", "ia3", "prefix", "soft_prompt")),
+    *((form, "bert", method) for form in ("single", "tags") for method in ("ia3", "soft_prompt")),
+    *((form, "llama", "prefix") for form in ("single", "tags")),
+    ("tags", "llama", "soft_prompt"),
 ]
+VARIANTS: dict[str, Any] = {
+    "mean_pool": {"name": "head", "head": "mean_pool"},
+    "dora": {"name": "lora", "dora": True},
+    "rslora": {"name": "lora", "rslora": True, "ranks": {"v_proj": 4}},
+}
+MERGED = ("lora", "dora", "rslora", "ia3")
+"""Methods whose artefact is merged in the proof."""
 
 
 def method_of(name: str) -> Any:
-    return {"name": "head", "head": "mean_pool"} if name == "mean_pool" else name
+    return VARIANTS.get(name, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +120,7 @@ def test_a_run_learns_moves_only_what_it_should_and_is_saved_whole(
     prepared, job = prepare_job(cell.recipe(tmp_path / "run"), reporter := InterruptingReporter())
     still, start, seen = frozen(job), copies(job.attached.trainable()), watched(job, reporter)
     before = loss_on_train(job)
-    if cell.method == "lora":
+    if cell.method in ("lora", "rslora", "ia3"):
         ours = logits(job)
         with job.attached.model.disable_adapter():
             assert torch.equal(logits(job), ours)
@@ -124,7 +136,7 @@ def test_a_run_learns_moves_only_what_it_should_and_is_saved_whole(
     assert found.passed
     assert found.max_difference is not None
     assert found.max_difference < 1e-4
-    assert (found.merged_difference is not None) == (cell.method == "lora")
+    assert (found.merged_difference is not None) == (cell.method in MERGED)
 
 
 def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:

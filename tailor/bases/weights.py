@@ -8,8 +8,11 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 
-from tailor.bases.loading import Source, explained
+from tailor.bases.loading import OWN_ADAPTER, Source, explained
 from tailor.core.errors import BaseError
+
+PREFIXES = ("base_model.model.", "base_model.")
+"""How PEFT begins the names of the base's own weights: under adapters, and under virtual tokens."""
 
 
 def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **settings: Any) -> tuple[Any, list[str]]:
@@ -17,7 +20,8 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
 
     Adapters in the source are merged in fp32, then cast: a merge in low precision loses them (PEFT #1836).
     """
-    first = torch.float32 if source.adapters else dtype
+    source.verify()
+    first = torch.float32 if source.merged else dtype
     with explained(source.name):
         model, info = model_class.from_pretrained(
             source.location,
@@ -28,14 +32,17 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
             **settings,
         )
     missing = {*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))}
-    for adapter in source.adapters:
+    for adapter in source.merged:
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         with explained(source.name), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a head of another size is counted as new below
             model = PeftModel.from_pretrained(model, adapter, ignore_mismatched_sizes=True).merge_and_unload()
-        missing -= {name for name, shape in _brought_along(Path(adapter)).items() if shapes.get(name) == shape}
-    if source.adapters:
+        missing -= {name for name, shape in brought_along(Path(adapter)).items() if shapes.get(name) == shape}
+    if source.merged:
         cast_parameters(model, dtype)
+    if source.kept:  # laid on once the model has its head
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        missing -= {name for name, shape in brought_along(source.kept).items() if shapes.get(name) == shape}
     return model, sorted(missing)
 
 
@@ -45,11 +52,19 @@ def cast_parameters(model: Any, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def _brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
+def brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
     """Whole parameters in an adapter's file, by name, with their shapes: a head trained beside it."""
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        names = list(file.keys())
-        return {name.removeprefix("base_model.model."): tuple(file.get_slice(name).get_shape()) for name in names}
+    with safe_open(adapter / weights_file(adapter), framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return {
+        name.removeprefix(next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")): shape
+        for name, shape in shapes.items()
+    }
+
+
+def weights_file(adapter: Path) -> str:
+    """The name of an adapter's file of weights."""
+    return "adapter.safetensors" if (adapter / OWN_ADAPTER).exists() else "adapter_model.safetensors"
 
 
 def without_silent_gaps(name: str, missing: list[str]) -> None:

@@ -143,7 +143,7 @@ def own_outputs(model: Any, rows: Sequence[Mapping[str, list[int]]]) -> dict[int
     for index, row in enumerate(rows):
         inputs = {name: torch.tensor([values]) for name, values in row.items()}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        found[index] = read_off(model(**inputs))
+        found[index] = read_off(model(**inputs), len(row["input_ids"]))
     return found
 
 

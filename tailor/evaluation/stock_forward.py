@@ -47,7 +47,7 @@ class Findings:
         for index, row in enumerate(self.probe["rows"]):
             inputs = {name: torch.tensor([values]) for name, values in row.items()}
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-            self.tensors[f"{part}/{index}"] = read_off(model(**inputs)).contiguous()
+            self.tensors[f"{part}/{index}"] = read_off(model(**inputs), len(row["input_ids"])).contiguous()
 
     def check(self, model: torch.nn.Module) -> None:
         """Note the weights that are not numbers."""
@@ -81,12 +81,15 @@ class Findings:
         self.report["texts"][part] = [[row, lead[: len(row)]] for row, lead in zip(rows, leads, strict=True)]
 
 
-def read_off(result: Any) -> torch.Tensor:
-    """One row's outputs in fp32: (positions, vocabulary or width) at its last positions, (1, labels), of a span (2, L)."""
+def read_off(result: Any, length: int) -> torch.Tensor:
+    """One row's outputs in fp32: (positions, vocabulary or width) at its last positions, (1, labels), of a span (2, L).
+
+    Outputs of virtual tokens, which stand before those of the row's own `length` tokens, are left out.
+    """
     if "start_logits" in result:
-        return torch.stack([result.start_logits[0], result.end_logits[0]]).float()
+        return torch.stack([result.start_logits[0, -length:], result.end_logits[0, -length:]]).float()
     values = (result.logits if "logits" in result else result.last_hidden_state)[0]
-    kept: torch.Tensor = values[-LAST:] if values.ndim == 2 else values[None]
+    kept: torch.Tensor = values[-min(LAST, length) :] if values.ndim == 2 else values[None]
     return kept.float()
 
 

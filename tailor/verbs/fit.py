@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from tailor.bases.loading import LABELS_FILE
+from tailor.bases.loading import BASE_FILE, LABELS_FILE, adapter_settings
 from tailor.compose import MERGED, Prepared, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
 from tailor.core.paths import PACKAGE
@@ -192,6 +192,8 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         job.base.save_tokenizer(part)
         if job.output.labels:
             (part / LABELS_FILE).write_text(json.dumps(list(job.output.labels), ensure_ascii=False), encoding="utf-8")
+        if adapter_settings(part):
+            (part / BASE_FILE).write_text(json.dumps(job.base.source.identity(), indent=2), encoding="utf-8")
         shutil.rmtree(folder.model, ignore_errors=True)
         part.rename(folder.model)
     except (OSError, SafetensorError) as error:

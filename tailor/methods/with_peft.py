@@ -1,0 +1,83 @@
+"""What the methods that go through PEFT share: its task types, the head trained beside, a folder without our paths."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, TaskType, get_peft_model
+
+from tailor.core.contracts import Base
+from tailor.core.errors import RecipeError
+
+TASKS = {
+    "tokens": TaskType.CAUSAL_LM,
+    "labels": TaskType.SEQ_CLS,
+    "tags": TaskType.TOKEN_CLS,
+    "span": TaskType.QUESTION_ANS,
+    "embedding": TaskType.FEATURE_EXTRACTION,
+    "masked": None,
+}
+"""Heads -> PEFT's task types; it has none for masked language models."""
+
+
+class PeftAttached:
+    """A PEFT model laid onto a base: what it adds, and a new head, trained in fp32; the rest frozen.
+
+    Args:
+        peft: what PEFT made; model: what is run, where that is not the same.
+        figures: what the summary shows.
+    """
+
+    def __init__(self, base: Base, peft: Any, *, model: Any = None, figures: Mapping[str, Any] | None = None) -> None:
+        self.base = base
+        self.peft = peft
+        self.model = peft if model is None else model
+        self._figures = dict(figures or {})
+
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
+        """What PEFT added and copies of the head, in the model's order."""
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def train_mode(self) -> None:
+        """The whole model: the base's own dropout regularises what is added as it would the base."""
+        self.model.train()
+
+    def after_step(self, step: int) -> None:
+        """Nothing to do."""
+
+    def save(self, folder: Path) -> None:
+        """A PEFT folder that names its base as others know it, never by a path of this machine."""
+        self.peft.save_pretrained(folder)
+        config = folder / "adapter_config.json"
+        values = json.loads(config.read_text(encoding="utf-8"))
+        values["base_model_name_or_path"] = self.base.name
+        config.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+        (folder / "README.md").unlink(missing_ok=True)
+
+    def notes(self) -> Mapping[str, Any]:
+        """Figures of the method's own."""
+        return self._figures
+
+
+def lay(base: Base, config: PeftConfig, *, called: str, where: str) -> Any:
+    """A base as a PEFT model with what learns in fp32; PEFT's refusals become a `RecipeError` at `where`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # PEFT corrects a layout it was not told of, and says so
+            model = get_peft_model(base.model, config)
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise RecipeError(f"{called} does not fit this base: {first}", where=where) from None
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # PEFT leaves the copy of a head in the base's dtype
+            parameter.data = parameter.data.float()
+    return model
+
+
+def head_modules(base: Base) -> list[str]:
+    """Modules of a new head. PEFT copies a module whole, so one inside another is not named again."""
+    names = sorted({name.rpartition(".")[0] for name in base.head_parameters()})
+    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
