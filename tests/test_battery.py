@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tailor.verbs.fit import run, save_and_prove
 
 STEPS = 40
 RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2, "dora": 6e-3, "rslora": 3e-3}
-RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 1e-1}
+RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 1e-1, "adapter": 6e-3, "pfeiffer": 6e-3}
 WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair", "regression")
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
@@ -39,10 +40,14 @@ CELLS = [
     *((form, "bert", method) for form in ("single", "tags") for method in ("ia3", "soft_prompt")),
     *((form, "llama", "prefix") for form in ("single", "tags")),
     ("tags", "llama", "soft_prompt"),
+    *((form, family, "adapter") for form, family in (("chat", "llama"), ("single", "bert"), ("tags", "bert"))),
+    ("single", "bert", "pfeiffer"),
 ]
 VARIANTS: dict[str, Any] = {
     "mean_pool": {"name": "head", "head": "mean_pool"},
     "dora": {"name": "lora", "dora": True},
+    "adapter": {"name": "adapter", "bottleneck": 8},
+    "pfeiffer": {"name": "adapter", "bottleneck": 16, "placement": "pfeiffer"},
     "rslora": {"name": "lora", "rslora": True, "ranks": {"v_proj": 4}},
 }
 MERGED = ("lora", "dora", "rslora", "ia3")
@@ -120,7 +125,7 @@ def test_a_run_learns_moves_only_what_it_should_and_is_saved_whole(
     prepared, job = prepare_job(cell.recipe(tmp_path / "run"), reporter := InterruptingReporter())
     still, start, seen = frozen(job), copies(job.attached.trainable()), watched(job, reporter)
     before = loss_on_train(job)
-    if cell.method in ("lora", "rslora", "ia3"):
+    if cell.method in ("lora", "rslora", "ia3", "adapter", "pfeiffer"):
         ours = logits(job)
         with job.attached.model.disable_adapter():
             assert torch.equal(logits(job), ours)
@@ -136,12 +141,14 @@ def test_a_run_learns_moves_only_what_it_should_and_is_saved_whole(
     assert found.passed
     assert found.max_difference is not None
     assert found.max_difference < 1e-4
+    assert found.by == ("tailor" if cell.method in ("adapter", "pfeiffer") else "stock")
     assert (found.merged_difference is not None) == (cell.method in MERGED)
 
 
 def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
     """What a fresh process would run, without the seconds that it takes to start."""
-    stock_forward.main(*command[-2:])
+    module = importlib.import_module(command[2]) if command[1] == "-m" else stock_forward
+    module.main(*command[-2:])
     return subprocess.CompletedProcess(command, 0, "", "")
 
 

@@ -26,11 +26,11 @@ from transformers.models.auto.modeling_auto import (
 from tailor.bases.mean_pool import MEAN_POOL_FILE
 from tailor.core.errors import BaseError
 from tailor.core.paths import POCKET, embedded_base
+from tailor.nn.bottleneck import CONFIG_FILE as OWN_ADAPTER
 from tailor.recipe.base import BaseOptions
 
 EMBEDDED = "pocket:"
 LABELS_FILE = "labels.json"
-OWN_ADAPTER = "adapter.json"
 ADAPTERS = ("adapter_config.json", OWN_ADAPTER)
 """Files by which an adapter's folder is known: PEFT's and ours."""
 BASE_FILE = "base.json"
@@ -120,8 +120,7 @@ class Source:
     def verify(self) -> None:
         """Raise where an adapter lies on another base than the one that its folder records."""
         for place, adapter in enumerate(self.adapters):
-            file = Path(adapter) / BASE_FILE
-            recorded = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+            recorded = recorded_base(Path(adapter))
             if recorded and recorded["digest"] != self._digest(self.adapters[:place]):
                 raise BaseError(
                     f"this adapter was made on another base: the weights of {recorded['name']} have changed since, or "
@@ -139,6 +138,17 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
             settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
             return settings
     return {}
+
+
+def recorded_base(folder: Path) -> dict[str, str] | None:
+    """Name and digest of the base that an adapter was made on, where its folder tells."""
+    file = folder / BASE_FILE
+    if file.exists():
+        recorded: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        return recorded
+    settings = adapter_settings(folder)
+    digest = settings.get("base_digest")
+    return {"name": str(settings.get("base_model_name_or_path")), "digest": digest} if digest else None
 
 
 def mergeable(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from tailor.bases.loading import OWN_ADAPTER, Source, explained
 from tailor.core.errors import BaseError
+from tailor.nn.bottleneck import WEIGHTS_FILE
 
 PREFIXES = ("base_model.model.", "base_model.")
 """How PEFT begins the names of the base's own weights: under adapters, and under virtual tokens."""
@@ -64,7 +65,7 @@ def brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
 
 def weights_file(adapter: Path) -> str:
     """The name of an adapter's file of weights."""
-    return "adapter.safetensors" if (adapter / OWN_ADAPTER).exists() else "adapter_model.safetensors"
+    return WEIGHTS_FILE if (adapter / OWN_ADAPTER).exists() else "adapter_model.safetensors"
 
 
 def without_silent_gaps(name: str, missing: list[str]) -> None:

@@ -54,7 +54,8 @@ class SoftPrompt:
         """(tokens, width): embeddings of a text, of sampled tokens, or random ones that are spread as the table's rows."""
         if self.options.init == "random":
             table = embeddings.weight.float()
-            return table.mean(0) + table.std(0) * torch.randn(self.options.tokens, table.shape[1])
+            drawn: torch.Tensor = table.mean(0) + table.std(0) * torch.randn(self.options.tokens, table.shape[1])
+            return drawn
         ids = start_ids(base.tokenizer, self.options.init, self.options.text, self.options.tokens)
         found: torch.Tensor = embeddings(torch.tensor(ids, device=embeddings.weight.device))
         return found.float()

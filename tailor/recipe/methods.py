@@ -96,10 +96,23 @@ class SoftPromptOptions(MethodOptions):
     text: str = Field(DEFAULT_TEXT, min_length=1, description="for init: text; cut or repeated to fit")
 
 
+class AdapterOptions(MethodOptions):
+    """Small layers between the base's own (Houlsby et al. 2019; Pfeiffer et al. 2021), that change nothing at the start."""
+
+    rate_at_2000 = 5e-4
+    name: Literal["adapter"] = "adapter"
+    placement: Literal["houlsby", "pfeiffer"] = Field(
+        "houlsby", description="houlsby: after attention and after the feed-forward layers; pfeiffer: after these alone"
+    )
+    bottleneck: int = Field(64, ge=1, description="width of the small layers")
+    activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
+
+
 METHODS: dict[str, type[MethodOptions]] = {
     "full": FullOptions,
     "lora": LoraOptions,
     "head": HeadOptions,
+    "adapter": AdapterOptions,
     "ia3": Ia3Options,
     "prefix": PrefixOptions,
     "soft_prompt": SoftPromptOptions,

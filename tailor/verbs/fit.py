@@ -26,10 +26,12 @@ from tailor.engine.settings import total_steps
 from tailor.evaluation.card import Artefact, ArtefactKind, model_card
 from tailor.evaluation.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, probe_rows, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
+from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate
 
+OWN_LOADER = "tailor.verbs.own_forward"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
 
@@ -213,11 +215,17 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         mean_pool=job.output.pooling == "mean",
         trust_remote_code=prepared.recipe.base.trust_remote_code,
         revision=prepared.recipe.base.revision or "main",
+        own_loader=own_loader(folder.model),
     )
-    job.reporter.say("stock libraries reload what was saved, in a fresh process")
+    job.reporter.say(f"{'Tailor reloads' if probe.own_loader else 'stock libraries reload'} what was saved, in a fresh process")
     proof = judge(run_stock(probe), trained)
     folder.write("proof.json", proof.as_dict())
     return proof
+
+
+def own_loader(model: Path) -> str:
+    """The module that loads an artefact in the proof where stock libraries cannot: that of our own adapters."""
+    return OWN_LOADER if (model / CONFIG_FILE).exists() else ""
 
 
 def _proof_features(prepared: Prepared) -> list[Any]:
@@ -283,4 +291,5 @@ def write_results(
 
 def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
     kind: ArtefactKind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
+    kind = "adapter" if own_loader(folder.model) else kind
     return Artefact(kind, CLASSES[prepared.objective.output.head])
