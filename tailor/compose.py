@@ -197,6 +197,13 @@ def check_method(recipe: Recipe, base: Any) -> None:
     """Method x base: what the method takes hold of must be there."""
     method = registry.load("method", recipe.gradient_method.name)  # type: ignore[attr-defined]
     lacking = sorted(method.needs - base.has)
+    if recipe.base.quantize and "weights" in method.needs:
+        raise RecipeError(
+            f"the method {method.name} moves the base's own weights, and those of a 4-bit base cannot move",
+            where="base.quantize",
+            fix="choose method: lora, or leave out base.quantize",
+            code="no_such_pair",
+        )
     if lacking:
         raise RecipeError(
             f"the method {method.name} takes hold of the {' and '.join(NEEDS.get(need, need) for need in lacking)}, which a "

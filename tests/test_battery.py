@@ -29,7 +29,7 @@ from tailor.verbs.fit import run, save_and_prove
 
 STEPS = 40
 RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2, "dora": 6e-3, "rslora": 3e-3}
-RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 1e-1, "adapter": 6e-3, "pfeiffer": 6e-3}
+RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 5e-1, "adapter": 6e-3, "pfeiffer": 6e-3}
 WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair", "regression")
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
@@ -48,6 +48,7 @@ VARIANTS: dict[str, Any] = {
     "dora": {"name": "lora", "dora": True},
     "adapter": {"name": "adapter", "bottleneck": 8},
     "pfeiffer": {"name": "adapter", "bottleneck": 16, "placement": "pfeiffer"},
+    "soft_prompt": {"name": "soft_prompt", "tokens": 8},
     "rslora": {"name": "lora", "rslora": True, "ranks": {"v_proj": 4}},
 }
 MERGED = ("lora", "dora", "rslora", "ia3")

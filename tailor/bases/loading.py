@@ -82,7 +82,7 @@ class Source:
         if not self.adapters:
             return None
         last = Path(self.adapters[-1])
-        return None if mergeable(last) else last
+        return None if mergeable(last) and not self.options.quantize else last
 
     @property
     def merged(self) -> tuple[str, ...]:
@@ -203,7 +203,9 @@ def _on_top_of(adapter: Path, options: BaseOptions) -> Source:
     named = settings.get("base_model_name_or_path") or ""
     local = adapter.parent / "recipe.yaml"
     if local.exists():
-        named = _base_of_run(local) or named
+        base = _base_of_run(local)
+        named = base.get("name") or named
+        options = options.model_copy(update={"quantize": options.quantize or base.get("quantize")})
     if not named or Path(named).resolve() == adapter.resolve():
         raise BaseError("this adapter does not name its base", where=str(adapter))
     below = find(options.model_copy(update={"name": named}))
@@ -216,9 +218,9 @@ def _on_top_of(adapter: Path, options: BaseOptions) -> Source:
     return Source(f"{below.name}+{own}", below.location, below.config, options, (*below.adapters, str(adapter)))
 
 
-def _base_of_run(recipe: Path) -> str | None:
+def _base_of_run(recipe: Path) -> dict[str, Any]:
     base = yaml.safe_load(recipe.read_text(encoding="utf-8")).get("base")
-    return base.get("name") if isinstance(base, dict) else base
+    return base if isinstance(base, dict) else {"name": base}
 
 
 def _config(location: str, options: BaseOptions) -> PretrainedConfig:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from transformers import BitsAndBytesConfig
+from transformers.utils import is_bitsandbytes_available
 
 from tailor.bases.loading import OWN_ADAPTER, Source, explained
-from tailor.core.errors import BaseError
+from tailor.core.errors import BaseError, MissingExtra
 from tailor.nn.bottleneck import WEIGHTS_FILE
 
 PREFIXES = ("base_model.model.", "base_model.")
@@ -22,6 +24,8 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
     Adapters in the source are merged in fp32, then cast: a merge in low precision loses them (PEFT #1836).
     """
     source.verify()
+    if source.options.quantize:
+        settings |= {"quantization_config": four_bits(source, dtype)}
     first = torch.float32 if source.merged else dtype
     with explained(source.name):
         model, info = model_class.from_pretrained(
@@ -45,6 +49,25 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         missing -= {name for name, shape in brought_along(source.kept).items() if shapes.get(name) == shape}
     return model, sorted(missing)
+
+
+def four_bits(source: Source, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with quantised constants, computed in `dtype` (QLoRA, Dettmers et al. 2023); raises where it cannot be had."""
+    if source.merged:
+        raise BaseError(
+            "an adapter cannot be merged into 4-bit weights",
+            where=source.name,
+            fix="leave out base.quantize, or name the base that the adapter was made on",
+            code="not_mergeable",
+        )
+    if not is_bitsandbytes_available():
+        raise MissingExtra("bitsandbytes", "quant")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def cast_parameters(model: Any, dtype: torch.dtype) -> None:

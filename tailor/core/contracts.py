@@ -283,6 +283,10 @@ class Attached(Protocol):
         """The parameters that move, by name, in a fixed order."""
         ...
 
+    def rate_shares(self) -> Mapping[str, float]:
+        """Parameters that learn at a multiple of the learning rate, by name; all others learn at the rate itself."""
+        ...
+
     def train_mode(self) -> None:
         """Put the parts that learn into training mode, and only those."""
         ...

@@ -55,6 +55,7 @@ class Probe:
             type.
         rows: forward arguments of each row, as lists.
         prompts: token ids to be continued greedily by artefact and base, by up to `new_tokens` or to one of `stops`.
+        quantize: how the base's weights are packed, `4bit` or not at all.
         own_loader: the module of ours that loads the artefact where stock libraries cannot.
     """
 
@@ -71,6 +72,7 @@ class Probe:
     prompts: Sequence[Sequence[int]] = ()
     stops: Sequence[int] = ()
     new_tokens: int = 0
+    quantize: str | None = None
     own_loader: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -146,6 +148,9 @@ def probe_rows(features: Sequence[Features]) -> list[dict[str, list[int]]]:
 def own_outputs(model: Any, rows: Sequence[Mapping[str, list[int]]]) -> dict[int, torch.Tensor]:
     """The trained model's logits in fp32 on the CPU, each row alone and unpadded, as the fresh process runs them."""
     model.eval().float().cpu()
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):  # 4-bit layers compute in a dtype of their own
+            module.compute_dtype = torch.float32
     found = {}
     for index, row in enumerate(rows):
         inputs = {name: torch.tensor([values]) for name, values in row.items()}

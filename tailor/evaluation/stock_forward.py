@@ -123,6 +123,13 @@ def load(probe: dict[str, Any], location: str, revision: str = "main") -> tuple[
     settings |= {"trust_remote_code": probe["trust_remote_code"], "revision": revision}
     if probe["labels"]:
         settings |= {"num_labels": probe["labels"], "ignore_mismatched_sizes": True}
+    if probe["quantize"]:
+        settings["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )
     if probe["problem"]:
         settings["problem_type"] = probe["problem"]
     torch.manual_seed(0)
@@ -190,7 +197,7 @@ def prove_adapter(probe: dict[str, Any], found: Findings) -> None:
     found.run("reloaded", tuned)
     found.write("reloaded", tuned)
     run_switched_off(tuned, found)
-    if isinstance(tuned.base_model, BaseTuner):
+    if isinstance(tuned.base_model, BaseTuner) and not probe["quantize"]:
         found.run("merged", tuned.merge_and_unload().eval())
 
 

@@ -30,6 +30,10 @@ class AdapterAttached:
         """Adapter weights and the head's, in the model's order."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
+    def rate_shares(self) -> Mapping[str, float]:
+        """All learn alike."""
+        return {}
+
     def train_mode(self) -> None:
         """The whole model: the base's own dropout regularises the adapters as it would the base."""
         self.model.train()

@@ -28,6 +28,10 @@ class WholeModel:
         """The parameters that move, in the model's order; tied ones once."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
+    def rate_shares(self) -> Mapping[str, float]:
+        """All learn alike."""
+        return {}
+
     def train_mode(self) -> None:
         """Dropout is on where something learns, and off elsewhere."""
         self.model.eval()

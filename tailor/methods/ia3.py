@@ -11,7 +11,7 @@ from peft.utils.constants import (
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
-from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay
+from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay, share_of_head
 from tailor.recipe.methods import Ia3Options
 
 KEYS_AND_VALUES = ("k_proj", "v_proj", "key", "value", "k", "v", "query_key_value", "qkv_proj", "c_attn", "Wqkv")
@@ -50,7 +50,9 @@ class Ia3:
             modules_to_save=head_modules(base) or None,
             task_type=TASKS[output.head],
         )
-        return PeftAttached(base, lay(base, config, called="(IA)^3", where="method.targets"))
+        return PeftAttached(
+            base, lay(base, config, called="(IA)^3", where="method.targets"), head_share=share_of_head(self.options)
+        )
 
     def _layers(self, model: Any) -> tuple[list[str], list[str]]:
         """Endings of the names of all layers that are rescaled, and of those among them that are at their input."""

@@ -8,7 +8,7 @@ from peft import PrefixTuningConfig, initialize_kv_prefix_from_past_key_values
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
 from tailor.methods.soft_prompt import UNPACKED, start_ids
-from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay
+from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay, share_of_head
 from tailor.recipe.methods import PrefixOptions
 
 
@@ -46,7 +46,7 @@ class Prefix:
                 fix="choose method: soft_prompt or lora",
                 code="no_such_pair",
             ) from None
-        return PeftAttached(base, model)
+        return PeftAttached(base, model, head_share=share_of_head(self.options))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from peft import PromptTuningConfig
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
-from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay
+from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay, share_of_head
 from tailor.nn.in_front import InFront
 from tailor.recipe.methods import SoftPromptOptions
 
@@ -47,7 +47,7 @@ class SoftPrompt:
         start = self._start(base, model.word_embeddings)
         model.prompt_encoder[model.active_adapter].embedding.weight.data.copy_(start)
         base.pad_rows(UNPACKED)
-        return PeftAttached(base, model, model=InFront(model))
+        return PeftAttached(base, model, model=InFront(model), head_share=share_of_head(self.options))
 
     @torch.no_grad()
     def _start(self, base: Base, embeddings: Any) -> torch.Tensor:

@@ -11,6 +11,7 @@ from peft import PeftConfig, TaskType, get_peft_model
 
 from tailor.core.contracts import Base
 from tailor.core.errors import RecipeError
+from tailor.recipe.methods import HeadOptions, MethodOptions
 
 TASKS = {
     "tokens": TaskType.CAUSAL_LM,
@@ -28,11 +29,21 @@ class PeftAttached:
 
     Args:
         peft: what PEFT made; model: what is run, where that is not the same.
+        head_share: the multiple of the learning rate at which a new head learns.
         figures: what the summary shows.
     """
 
-    def __init__(self, base: Base, peft: Any, *, model: Any = None, figures: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        peft: Any,
+        *,
+        model: Any = None,
+        head_share: float = 1.0,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
         self.base = base
+        self._head_share = head_share
         self.peft = peft
         self.model = peft if model is None else model
         self._figures = dict(figures or {})
@@ -40,6 +51,10 @@ class PeftAttached:
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         """What PEFT added and copies of the head, in the model's order."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def rate_shares(self) -> Mapping[str, float]:
+        """A head that is trained beside virtual tokens or factors learns at a head's rate, which is far below theirs."""
+        return {name: self._head_share for name in self.trainable() if "modules_to_save" in name}
 
     def train_mode(self) -> None:
         """The whole model: the base's own dropout regularises what is added as it would the base."""
@@ -75,6 +90,11 @@ def lay(base: Base, config: PeftConfig, *, called: str, where: str) -> Any:
         if parameter.requires_grad:  # PEFT leaves the copy of a head in the base's dtype
             parameter.data = parameter.data.float()
     return model
+
+
+def share_of_head(options: MethodOptions) -> float:
+    """The multiple of a method's learning rate at which a head learns well."""
+    return HeadOptions.rate_at_2000 / options.rate_at_2000
 
 
 def head_modules(base: Base) -> list[str]:

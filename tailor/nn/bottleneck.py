@@ -164,10 +164,12 @@ def _experts(block: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     """Lists of alike parts inside a block, of which each token takes some."""
     return _outermost(
         block,
-        lambda module: isinstance(module, torch.nn.ModuleList)
-        and len(module) > 1
-        and len({type(part) for part in module}) == 1
-        and _has_linear(module),
+        lambda module: (
+            isinstance(module, torch.nn.ModuleList)
+            and len(module) > 1
+            and len({type(part) for part in module}) == 1
+            and _has_linear(module)
+        ),
     )
 
 

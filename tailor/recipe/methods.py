@@ -76,7 +76,7 @@ class PrefixOptions(MethodOptions):
     .186 (PEFT's method comparison).
     """
 
-    rate_at_2000 = 5e-3
+    rate_at_2000 = 1e-2
     name: Literal["prefix"] = "prefix"
     tokens: int = Field(20, ge=1, description="how many virtual tokens; each row has as many fewer of its own")
     init: Literal["text", "vocabulary"] = Field("text", description="what the virtual tokens start from")

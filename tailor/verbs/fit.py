@@ -215,9 +215,12 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         mean_pool=job.output.pooling == "mean",
         trust_remote_code=prepared.recipe.base.trust_remote_code,
         revision=prepared.recipe.base.revision or "main",
+        quantize=prepared.recipe.base.quantize,
         own_loader=own_loader(folder.model),
     )
-    job.reporter.say(f"{'Tailor reloads' if probe.own_loader else 'stock libraries reload'} what was saved, in a fresh process")
+    job.reporter.say(
+        f"{'Tailor reloads' if probe.own_loader else 'stock libraries reload'} what was saved, in a fresh process"
+    )
     proof = judge(run_stock(probe), trained)
     folder.write("proof.json", proof.as_dict())
     return proof

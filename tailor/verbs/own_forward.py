@@ -26,7 +26,10 @@ def main(probe_file: str, out: str) -> None:
     torch.set_num_threads(probe["threads"])
     found = Findings(probe)
     options = BaseOptions(
-        name=probe["base"], revision=probe["revision"], trust_remote_code=probe["trust_remote_code"]
+        name=probe["base"],
+        revision=probe["revision"],
+        trust_remote_code=probe["trust_remote_code"],
+        quantize=probe["quantize"],
     )
     below = replace(find(options), adapters=tuple(probe["under"]))
     source = replace(below, adapters=(*below.adapters, probe["artefact"]))

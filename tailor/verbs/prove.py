@@ -111,6 +111,7 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         prompts=[list(prompt.ids) for prompt in asked.prompts],
         stops=asked.stops,
         new_tokens=NEW_TOKENS,
+        quantize=below.options.quantize,
         own_loader=own_loader(artefact.folder),
     )
     found = run_stock(probe)
