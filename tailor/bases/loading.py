@@ -26,12 +26,12 @@ from transformers.models.auto.modeling_auto import (
 from tailor.bases.mean_pool import MEAN_POOL_FILE
 from tailor.core.errors import BaseError
 from tailor.core.paths import POCKET, embedded_base
-from tailor.nn.bottleneck import CONFIG_FILE as OWN_ADAPTER
+from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.base import BaseOptions
 
 EMBEDDED = "pocket:"
 LABELS_FILE = "labels.json"
-ADAPTERS = ("adapter_config.json", OWN_ADAPTER)
+ADAPTERS = ("adapter_config.json", CONFIG_FILE)
 """Files by which an adapter's folder is known: PEFT's and ours."""
 BASE_FILE = "base.json"
 """Beside an adapter: the name and the digest of the base that it was made on."""
@@ -153,7 +153,7 @@ def recorded_base(folder: Path) -> dict[str, str] | None:
 
 def mergeable(folder: Path) -> bool:
     """Whether an adapter can become part of its base's weights: not virtual tokens, and not layers of its own."""
-    return "num_virtual_tokens" not in adapter_settings(folder) and not (folder / OWN_ADAPTER).exists()
+    return "num_virtual_tokens" not in adapter_settings(folder) and not (folder / CONFIG_FILE).exists()
 
 
 def find(options: BaseOptions) -> Source:

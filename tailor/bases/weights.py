@@ -10,9 +10,9 @@ from safetensors import safe_open
 from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
-from tailor.bases.loading import OWN_ADAPTER, Source, explained
+from tailor.bases.loading import Source, explained
 from tailor.core.errors import BaseError, MissingExtra
-from tailor.nn.bottleneck import WEIGHTS_FILE
+from tailor.nn.bottleneck import CONFIG_FILE, WEIGHTS_FILE
 
 PREFIXES = ("base_model.model.", "base_model.")
 """How PEFT begins the names of the base's own weights: under adapters, and under virtual tokens."""
@@ -88,7 +88,7 @@ def brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
 
 def weights_file(adapter: Path) -> str:
     """The name of an adapter's file of weights."""
-    return WEIGHTS_FILE if (adapter / OWN_ADAPTER).exists() else "adapter_model.safetensors"
+    return WEIGHTS_FILE if (adapter / CONFIG_FILE).exists() else "adapter_model.safetensors"
 
 
 def without_silent_gaps(name: str, missing: list[str]) -> None:

@@ -45,7 +45,8 @@ class Bottleneck(torch.nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """The same shape and dtype."""
         narrow = self.activation(self.down(states.to(self.down.weight.dtype)))
-        return states + self.up(narrow).to(states.dtype)
+        changed: torch.Tensor = states + self.up(narrow).to(states.dtype)
+        return changed
 
 
 class Adapted(torch.nn.Module):
