@@ -30,7 +30,9 @@ from tailor.evaluation.answering import generate_ids
 from tailor.nn.bottleneck import find_layers
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import parse
+from tailor.verbs import own_forward
 from tailor.verbs.fit import run
+from tailor.verbs.prove import prove_model
 from tailor.verbs.talk import model_of
 
 EXACT = 1e-5
@@ -409,6 +411,29 @@ def test_a_whole_run_is_proved_in_a_fresh_process_and_opens_again(
     )
 
 
+@pytest.mark.parametrize("method", ["adapter", "soft_prompt", "ia3"])
+def test_prove_opens_each_kind_of_artefact_and_tells_a_wrong_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
+    base = save_llama(tmp_path / "base")
+    folder = saved(shaken(job_for(base, tmp_path, "chat", method)), base)
+    answer = prove_model(str(folder), base=None, served=None)
+    assert answer["passed"], answer
+    assert answer["by"] == ("tailor" if method == "adapter" else "stock")
+    other = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        other.model.norm.weight.add_(1)
+    other.save_pretrained(base)
+    if method == "adapter":
+        with pytest.raises(BaseError, match="made on another base"):
+            prove_model(str(folder), base=None, served=None)
+        return
+    answer = prove_model(str(folder), base=None, served=None)
+    assert not answer["passed"]
+    assert any("made from another base" in problem for problem in answer["problems"])
+
+
 # 4-bit bases
 
 
@@ -423,12 +448,8 @@ four_bit = pytest.mark.skipif(not importable("bitsandbytes"), reason="bitsandbyt
 
 def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
     """What a fresh process would run, which sees no library but those installed."""
-    stock_forward.main(*command[-2:])
+    (own_forward if command[1] == "-m" else stock_forward).main(*command[-2:])
     return subprocess.CompletedProcess(command, 0, "", "")
-
-
-def four(base: Path) -> dict[str, Any]:
-    return {"name": str(base), "quantize": "4bit"}
 
 
 def test_without_bitsandbytes_the_extra_is_named(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,16 +465,15 @@ def four_bit_recipe(base: Path, data: Path, output: Path, method: str, **section
     return recipe.model_copy(update={"base": recipe.base.model_copy(update={"quantize": "4bit"})})
 
 
-@pytest.mark.parametrize("method", ["full"])
-def test_weights_of_a_four_bit_base_cannot_move(llama: Path, tmp_path: Path, method: str) -> None:
+def test_weights_of_a_four_bit_base_cannot_move(llama: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", rows_of("chat"))
     with pytest.raises(RecipeError, match="those of a 4-bit base cannot move"):
-        make_job(four_bit_recipe(llama, data, tmp_path / "run", method))
+        make_job(four_bit_recipe(llama, data, tmp_path / "run", "full"))
 
 
 def test_an_adapter_below_a_four_bit_base_cannot_be_merged(llama: Path, tmp_path: Path) -> None:
     folder = saved(job_for(llama, tmp_path, "chat", "lora"), llama)
-    source = find(BaseOptions.model_validate(four(folder)))
+    source = find(BaseOptions(name=str(folder), quantize="4bit"))
     assert source.kept == folder / "model"
     data = write_rows(tmp_path / "rows.jsonl", rows_of("chat"))
     with pytest.raises(RecipeError, match="cannot be merged"):
