@@ -39,6 +39,8 @@ OTHER_WAYS = {
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
 STOCK, POOLED = "stock", "mean_pool"
+NEEDS = {"past_kv": "keys and values of earlier tokens"}
+"""What methods take hold of, where the word for it says too little."""
 ASKED_FOR = {"dropped_overlong"}
 """Refusals that the recipe asked for: counted, and no error."""
 
@@ -97,6 +99,7 @@ class Prepared:
 def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     """Read the data, find the base, choose the objective, encode every split; all refusals are listed at once."""
     source = find(recipe.base)
+    check_base(source)
     loaded = load_data(recipe, source.family, root)
     objective = make_objective(recipe, loaded, source)
     base = make_base(recipe, source, objective, loaded)
@@ -159,6 +162,7 @@ def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) ->
         on_overlong=objective.on_overlong if data.on_overlong == "auto" else data.on_overlong,
         thinking=data.thinking,
         data_has_thinking=_has_thinking(loaded),
+        reserved=getattr(recipe.method, "tokens", 0),
     )
     if source.family not in registry.names("base"):
         raise RecipeError(
@@ -171,6 +175,18 @@ def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) ->
             f"{base.limit} tokens are more than this base's context of {base.context}", where="data.max_length"
         )
     return base
+
+
+def check_base(source: Source) -> None:
+    """A base can be trained where all of it is weights: virtual tokens and layers beside it cannot be merged."""
+    if source.kept:
+        raise RecipeError(
+            f"{source.name} is a base with an adapter beside it that cannot be merged into its weights, so nothing can be "
+            "trained on top of it",
+            where="base",
+            fix="name the base that it was made from, or train the first run by lora, ia3 or full",
+            code="not_mergeable",
+        )
 
 
 def check_pair(objective: Any, base: Any, source: Source) -> None:
@@ -189,10 +205,17 @@ def check_method(recipe: Recipe, base: Any) -> None:
     """Method x base: what the method takes hold of must be there."""
     method = registry.load("method", recipe.gradient_method.name)  # type: ignore[attr-defined]
     lacking = sorted(method.needs - base.has)
+    if recipe.base.quantize and "weights" in method.needs:
+        raise RecipeError(
+            f"the method {method.name} moves the base's own weights, and those of a 4-bit base cannot move",
+            where="base.quantize",
+            fix="choose method: lora, or leave out base.quantize",
+            code="no_such_pair",
+        )
     if lacking:
         raise RecipeError(
-            f"the method {method.name} takes hold of the {' and '.join(lacking)}, which a base of family {base.family} "
-            "does not have for itself",
+            f"the method {method.name} takes hold of the {' and '.join(NEEDS.get(need, need) for need in lacking)}, which a "
+            f"base of family {base.family} does not have for itself",
             where="method",
             fix="choose method: lora or full",
             code="no_such_pair",
@@ -313,12 +336,12 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
     if base.source.adapters:
         base.save(base.model, folder / MERGED)
     freeze_splits(prepared, output, place, SPLITS, reporter)
-    if base.packing is not None and base.packing.mode == "padded":
-        reporter.say(f"{base.name} trains unpacked: {base.packing.reason}")
     if base.new_head and prepared.objective.fits_head:
         _first_head(prepared, output, place, folder, reporter).into_base(recipe.train)
     torch.manual_seed(recipe.train.seed)
     attached = method.attach(base, output)
+    if base.packing is not None and base.packing.mode == "padded":
+        reporter.say(f"{base.name} trains unpacked: {base.packing.reason}")
     attached.model.to(place.device)
     plan = plan_of(recipe.train, len(prepared.splits["train"].store))
     trackers = Trackers(recipe.train.trackers, folder, {"method": method.name, "learning_rate": plan.learning_rate})

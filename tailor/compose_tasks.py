@@ -98,6 +98,14 @@ class AttachedTasks:
         if self.trunk:
             self.trunk.train_mode()
 
+    def rate_shares(self) -> Mapping[str, float]:
+        """The method's own, by the names that its parameters have here."""
+        if self.trunk is None:
+            return {}
+        own = self.trunk.trainable()
+        shares = {id(own[name]): share for name, share in self.trunk.rate_shares().items()}
+        return {name: shares[id(value)] for name, value in self.trainable().items() if id(value) in shares}
+
     def after_step(self, step: int) -> None:
         """The method's own."""
         if self.trunk:
@@ -105,7 +113,7 @@ class AttachedTasks:
 
     def notes(self) -> Mapping[str, Any]:
         """The method's own."""
-        return self.trunk.notes() if self.trunk else {}
+        return self.trunk.notes() if self.trunk else {"frozen_trunk": True}
 
     def save(self, folder: Path) -> None:
         """The trunk (or the adapter) in the folder, every head in `heads/NAME` with what it needs to be a base again."""

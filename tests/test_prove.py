@@ -315,7 +315,7 @@ class TestCausal:
         answer = prove_model(str(world.run), base=str(other), served=None)
         assert not answer["passed"]
         assert answer["problems"] == [
-            "this run was made from another base: what other holds differs from what lock.json records"
+            "this was made from another base: what other holds differs from what was recorded"
         ]
 
     def test_a_base_that_cannot_be_had_is_to_be_named(self, world: World, tmp_path: Path) -> None:

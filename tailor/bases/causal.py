@@ -1,6 +1,7 @@
 """Causal language models: GPT-like bases, through transformers' own classes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import AutoModelForCausalLM
 
+from tailor.bases.beside import lay_on
 from tailor.bases.chat import ChatTemplate, Rendered
 from tailor.bases.heads import HEADS, frozen_values, inputs_alone, load_with_head, outside_trunk, run_head
 from tailor.bases.lengths import RAW_TEXT_LIMIT, LengthPolicy, context_of
@@ -37,7 +39,7 @@ class CausalBase:
         self.name = source.name
         self.options = options
         self.tokenizer = load_tokenizer(source)
-        self.context = context_of(source.config, self.tokenizer)
+        self.context = context_of(source.config, self.tokenizer) - max(options.reserved, source.virtual_tokens)
         self.limit = options.max_length or self.context
         self.lengths = LengthPolicy(self.limit, options.on_overlong or "error")
         self.packing: Packing | None = None
@@ -82,6 +84,20 @@ class CausalBase:
         self.model, missing = load_weights(self.source, AutoModelForCausalLM, dtype)
         without_silent_gaps(self.name, missing)
         self.packing = measure(self.model) if self.options.packing else Packing("padded", 0.0, reason="asked for")
+        self._lay_on()
+
+    def _lay_on(self) -> None:
+        """The adapter that stays beside the base, where the source has one."""
+        if self.source.virtual_tokens:
+            self.pad_rows("virtual tokens stand in front of every row")
+        self.model = lay_on(self.source, self.model)
+
+    def pad_rows(self, reason: str) -> None:
+        """Rows are padded from here on, and attend as the stock model does."""
+        assert self.packing is not None, "load() comes first"
+        self.packing = replace(self.packing, mode="padded", reason=reason)
+        if self.model.config._attn_implementation == IMPLEMENTATION:
+            self.model.set_attn_implementation("sdpa")
 
     def _load_task_head(self, output: OutputSpec, dtype: torch.dtype) -> None:
         """Rows are padded: the stock classes find a row's last token by the padding id."""
@@ -91,6 +107,8 @@ class CausalBase:
         self.model, self.new_parameters = loaded.model, loaded.new
         self.model.config.pad_token_id = self._fill
         self.packing = Packing("padded", 0.0, reason="a row is judged as a whole")
+        if not loaded.new:
+            self._lay_on()
 
     @property
     def _fill(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from tailor.bases.beside import lay_on
 from tailor.bases.heads import HEADS, TRUNK, inputs_alone, load_with_head, outside_trunk, run_head
 from tailor.bases.lengths import RAW_TEXT_LIMIT, context_of
 from tailor.bases.loading import Source, load_tokenizer
@@ -34,7 +35,7 @@ class EncoderBase:
         self.name = source.name
         self.options = options
         self.tokenizer = load_tokenizer(source)
-        self.context = context_of(source.config, self.tokenizer)
+        self.context = context_of(source.config, self.tokenizer) - max(options.reserved, source.virtual_tokens)
         self.limit = options.max_length or self.context
         self.model: Any = None
         self.new_parameters: list[str] = []
@@ -60,6 +61,8 @@ class EncoderBase:
             raise BaseError(f"an encoder gives {', '.join(sorted(self.heads))} and not {output.head}", where=self.name)
         loaded = load_with_head(self.source, output, dtype)
         self.model, self.new_parameters, self.head = loaded.model, loaded.new, output.head
+        if not loaded.new:
+            self.model = lay_on(self.source, self.model)
 
     def head_parameters(self) -> list[str]:
         """Parameters that belong to the task: everything outside the trunk, and a pooler the checkpoint lacked.
@@ -76,6 +79,9 @@ class EncoderBase:
     def windows(self, example: Text, window: int) -> list[Features]:
         """A raw text in windows of at most `window` tokens."""
         return self.masking.windows(example, window)
+
+    def pad_rows(self, reason: str) -> None:
+        """They are."""
 
     def micro_batches(self, features: Sequence[Features], budget: int) -> list[list[int]]:
         """Indices of the features of each micro-batch: rows of like length, within a budget of cells."""

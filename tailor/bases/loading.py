@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,12 +28,17 @@ from tailor.bases.mean_pool import MEAN_POOL_FILE
 from tailor.core.errors import BaseError
 from tailor.core.paths import POCKET, embedded_base
 from tailor.core.runs import made_by
+from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.base import BaseOptions
 
 EMBEDDED = "pocket:"
 LABELS_FILE = "labels.json"
 HEAD_DESCRIPTION = "head.json"
 """Stands beside one task's head: which trunk it belongs to."""
+ADAPTERS = ("adapter_config.json", CONFIG_FILE)
+"""Files by which an adapter's folder is known: PEFT's and ours."""
+BASE_FILE = "base.json"
+"""Beside an adapter: the name and the digest of the base that it was made on."""
 
 # The libraries' own bars and advice would stand between our lines; what matters of it is said by us.
 transformers.utils.logging.disable_progress_bar()
@@ -77,6 +83,24 @@ class Source:
         return tuple(str(name) for _, name in sorted(self.config.id2label.items()))
 
     @property
+    def kept(self) -> Path | None:
+        """The outermost adapter where it stays beside the base, because nothing can be merged of it."""
+        if not self.adapters:
+            return None
+        last = Path(self.adapters[-1])
+        return None if mergeable(last) and not self.options.quantize else last
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapters that are merged into the weights, innermost first."""
+        return self.adapters[:-1] if self.kept else self.adapters
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions of the context that the adapter beside the base takes up."""
+        return int(adapter_settings(self.kept).get("num_virtual_tokens") or 0) if self.kept else 0
+
+    @property
     def mean_pool_head(self) -> Path | None:
         """The folder of a mean-pool head that lies beside the trunk."""
         return Path(self.location) if (Path(self.location) / MEAN_POOL_FILE).exists() else None
@@ -95,10 +119,55 @@ class Source:
 
     def digest(self) -> str:
         """sha256 over the config and weight files of every part, by content: equal bases have equal digests anywhere."""
+        return self._digest(self.adapters)
+
+    def _digest(self, adapters: tuple[str, ...]) -> str:
         total = hashlib.sha256()
-        for location in (self.location, *self.adapters, *([str(self.head)] if self.head else [])):
+        for location in (self.location, *adapters, *([str(self.head)] if self.head else [])):
             total.update(folder_digest(local_folder(location, self.options.revision)).encode())
         return total.hexdigest()
+
+    def identity(self) -> dict[str, str]:
+        """What an adapter's folder records of the base that it was made on."""
+        return {"name": self.name, "digest": self.digest()}
+
+    def verify(self) -> None:
+        """Raise where an adapter lies on another base than the one that its folder records."""
+        for place, adapter in enumerate(self.adapters):
+            recorded = recorded_base(Path(adapter))
+            if recorded and recorded["digest"] != self._digest(self.adapters[:place]):
+                raise BaseError(
+                    f"this adapter was made on another base: the weights of {recorded['name']} have changed since, or "
+                    "others have its name",
+                    where=adapter,
+                    fix=f"name a base with the digest {recorded['digest'][:12]}…, which {BASE_FILE} records",
+                    code="wrong_base",
+                )
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """What an adapter's folder says of itself: PEFT's, or ours; empty where it is none."""
+    for name in ADAPTERS:
+        if (folder / name).exists():
+            settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+            return settings
+    return {}
+
+
+def recorded_base(folder: Path) -> dict[str, str] | None:
+    """Name and digest of the base that an adapter was made on, where its folder tells."""
+    file = folder / BASE_FILE
+    if file.exists():
+        recorded: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        return recorded
+    settings = adapter_settings(folder)
+    digest = settings.get("base_digest")
+    return {"name": str(settings.get("base_model_name_or_path")), "digest": digest} if digest else None
+
+
+def mergeable(folder: Path) -> bool:
+    """Whether an adapter can become part of its base's weights: not virtual tokens, and not layers of its own."""
+    return "num_virtual_tokens" not in adapter_settings(folder) and not (folder / CONFIG_FILE).exists()
 
 
 def find(options: BaseOptions) -> Source:
@@ -126,7 +195,7 @@ def _local(path: Path, options: BaseOptions) -> Source:
     model = path / "model"
     if (path / "recipe.yaml").exists() and model.is_dir():
         path = model
-    if (path / "adapter_config.json").exists():
+    if adapter_settings(path):
         return _on_top_of(path, options)
     if not (path / "config.json").exists():
         raise BaseError(
@@ -153,22 +222,29 @@ def _no_safetensors(path: Path) -> tuple[str]:
 
 
 def _on_top_of(adapter: Path, options: BaseOptions) -> Source:
-    """A PEFT folder as a base: the base it names, with the adapter merged in."""
-    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    """An adapter's folder as a base: the base it names, with the adapter merged in or laid on."""
+    settings = adapter_settings(adapter)
     named = settings.get("base_model_name_or_path") or ""
     local = adapter.parent / "recipe.yaml"
     if local.exists():
-        named = _base_of_run(local) or named
+        base = _base_of_run(local)
+        named = base.get("name") or named
+        options = options.model_copy(update={"quantize": options.quantize or base.get("quantize")})
     if not named or Path(named).resolve() == adapter.resolve():
         raise BaseError("this adapter does not name its base", where=str(adapter))
     below = find(options.model_copy(update={"name": named}))
+    if below.kept:
+        raise BaseError(
+            f"the adapter it was made on, {below.kept}, cannot be merged, so nothing can lie on top of it",
+            where=str(adapter),
+        )
     own = adapter.parent.name if adapter.name == "model" else adapter.name
     return Source(f"{below.name}+{own}", below.location, below.config, options, (*below.adapters, str(adapter)))
 
 
-def _base_of_run(recipe: Path) -> str | None:
+def _base_of_run(recipe: Path) -> dict[str, Any]:
     base = yaml.safe_load(recipe.read_text(encoding="utf-8")).get("base")
-    return base.get("name") if isinstance(base, dict) else base
+    return base if isinstance(base, dict) else {"name": base}
 
 
 def _config(location: str, options: BaseOptions) -> PretrainedConfig:
@@ -246,7 +322,14 @@ def folder_digest(folder: Path) -> str:
     """sha256 over a model folder's config and weights, file names and contents in sorted order."""
     total = hashlib.sha256()
     for file in sorted([*folder.glob("*config.json"), *folder.glob("*.safetensors")]):
+        state = file.stat()
         total.update(file.name.encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
+        total.update(_file_digest(file, state.st_size, state.st_mtime_ns))
     return total.hexdigest()
+
+
+@cache
+def _file_digest(file: Path, size: int, changed: int) -> bytes:
+    """Read once per process, unless the file has another size or time: a run asks for its base's digest several times."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from tailor.bases.beside import lay_on
 from tailor.bases.heads import frozen_values
 from tailor.bases.lengths import context_of
 from tailor.bases.loading import Source, load_tokenizer
@@ -57,6 +58,7 @@ class Seq2SeqBase:
             raise BaseError(f"an encoder-decoder writes text and gives no {output.head}", where=self.name)
         self.model, missing = load_weights(self.source, AutoModelForSeq2SeqLM, dtype)
         without_silent_gaps(self.name, missing)
+        self.model = lay_on(self.source, self.model)
         self.decoder_inputs([[self._fill + 1]])  # whether it can be said is better known now
 
     def head_parameters(self) -> list[str]:
@@ -74,6 +76,9 @@ class Seq2SeqBase:
     def draw(self, features: Sequence[Features], output: OutputSpec, key: tuple[int, int]) -> list[Features]:
         """The examples as they are."""
         return list(features)
+
+    def pad_rows(self, reason: str) -> None:
+        """They are."""
 
     def micro_batches(self, features: Sequence[Features], budget: int) -> list[list[int]]:
         """Indices of the features of each micro-batch: examples of like length, within a budget of cells."""

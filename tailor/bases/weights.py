@@ -7,9 +7,15 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from transformers import BitsAndBytesConfig
+from transformers.utils import is_bitsandbytes_available
 
 from tailor.bases.loading import Source, explained
-from tailor.core.errors import BaseError
+from tailor.core.errors import BaseError, MissingExtra
+from tailor.nn.bottleneck import CONFIG_FILE, WEIGHTS_FILE
+
+PREFIXES = ("base_model.model.", "base_model.")
+"""How PEFT begins the names of the base's own weights: under adapters, and under virtual tokens."""
 
 
 def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **settings: Any) -> tuple[Any, list[str]]:
@@ -17,7 +23,10 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
 
     Adapters in the source are merged in fp32, then cast: a merge in low precision loses them (PEFT #1836).
     """
-    first = torch.float32 if source.adapters else dtype
+    source.verify()
+    if source.options.quantize:
+        settings |= {"quantization_config": four_bits(source, dtype)}
+    first = torch.float32 if source.merged else dtype
     with explained(source.name):
         model, info = model_class.from_pretrained(
             source.location,
@@ -28,15 +37,37 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
             **settings,
         )
     missing = {*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", []))}
-    for adapter in source.adapters:
+    for adapter in source.merged:
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         with explained(source.name), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a head of another size is counted as new below
             model = PeftModel.from_pretrained(model, adapter, ignore_mismatched_sizes=True).merge_and_unload()
-        missing -= {name for name, shape in _brought_along(Path(adapter)).items() if shapes.get(name) == shape}
-    if source.adapters:
+        missing -= {name for name, shape in brought_along(Path(adapter)).items() if shapes.get(name) == shape}
+    if source.merged:
         cast_parameters(model, dtype)
+    if source.kept:  # laid on once the model has its head
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        missing -= {name for name, shape in brought_along(source.kept).items() if shapes.get(name) == shape}
     return model, sorted(missing)
+
+
+def four_bits(source: Source, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with quantised constants, computed in `dtype` (QLoRA, Dettmers et al. 2023); raises where it cannot be had."""
+    if source.merged:
+        raise BaseError(
+            "an adapter cannot be merged into 4-bit weights",
+            where=source.name,
+            fix="leave out base.quantize, or name the base that the adapter was made on",
+            code="not_mergeable",
+        )
+    if not is_bitsandbytes_available():
+        raise MissingExtra("bitsandbytes", "quant")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def cast_parameters(model: Any, dtype: torch.dtype) -> None:
@@ -45,11 +76,19 @@ def cast_parameters(model: Any, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def _brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
+def brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
     """Whole parameters in an adapter's file, by name, with their shapes: a head trained beside it."""
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        names = list(file.keys())
-        return {name.removeprefix("base_model.model."): tuple(file.get_slice(name).get_shape()) for name in names}
+    with safe_open(adapter / weights_file(adapter), framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return {
+        name.removeprefix(next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")): shape
+        for name, shape in shapes.items()
+    }
+
+
+def weights_file(adapter: Path) -> str:
+    """The name of an adapter's file of weights."""
+    return WEIGHTS_FILE if (adapter / CONFIG_FILE).exists() else "adapter_model.safetensors"
 
 
 def without_silent_gaps(name: str, missing: list[str]) -> None:

@@ -65,6 +65,7 @@ class EncodeOptions:
         on_overlong: what becomes of a longer row; None: what suits the kind of example.
         packing: whether several sequences may share a row.
         thinking: what to do with reasoning parts (see the recipe), and whether the data holds any.
+        reserved: positions of the context that are not a row's own: those of virtual tokens.
     """
 
     max_length: int | None = None
@@ -72,6 +73,7 @@ class EncodeOptions:
     packing: bool = True
     thinking: Literal["auto", "train", "empty", "drop"] = "auto"
     data_has_thinking: bool = False
+    reserved: int = 0
 
 
 @dataclass(slots=True)
@@ -306,6 +308,10 @@ class Attached(Protocol):
         """The parameters that move, by name, in a fixed order."""
         ...
 
+    def rate_shares(self) -> Mapping[str, float]:
+        """Parameters that learn at a multiple of the learning rate, by name; all others learn at the rate itself."""
+        ...
+
     def train_mode(self) -> None:
         """Put the parts that learn into training mode, and only those."""
         ...
@@ -359,6 +365,7 @@ class Base(Protocol):
     encoders: Mapping[type[Example], Callable[[Any], list[Features]]]
     model: Any
     tokenizer: Any
+    source: Any
     context: int
     limit: int
 
@@ -370,6 +377,10 @@ class Base(Protocol):
     def load(self, output: OutputSpec, dtype: torch.dtype) -> None: ...
 
     def head_parameters(self) -> list[str]: ...
+
+    def pad_rows(self, reason: str) -> None:
+        """From here on one sequence per row, by the stock attention: what a method lays on needs rows of their own."""
+        ...
 
     def draw(self, features: Sequence[Features], output: OutputSpec, key: tuple[int, int]) -> list[Features]:
         """The examples as they are seen this time (masked, say): a function of key (seed, epoch) and of each one's id."""

@@ -16,6 +16,10 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "full": "tailor.methods.full:Full",
         "head": "tailor.methods.head:HeadOnly",
         "lora": "tailor.methods.lora:Lora",
+        "adapter": "tailor.methods.adapter:Adapter",
+        "ia3": "tailor.methods.ia3:Ia3",
+        "prefix": "tailor.methods.prefix:Prefix",
+        "soft_prompt": "tailor.methods.soft_prompt:SoftPrompt",
     },
     "objective": {
         "language": "tailor.objectives.language:Language",

@@ -94,7 +94,7 @@ class _Loop:
         self.parameters = dict(job.attached.trainable())
         plan = job.plan
         self.optimizer = torch.optim.AdamW(
-            decayed_groups(self.parameters, plan.weight_decay),
+            decayed_groups(self.parameters, plan.weight_decay, job.attached.rate_shares()),
             lr=plan.learning_rate,
             betas=plan.betas,
             eps=plan.epsilon,
@@ -182,7 +182,7 @@ class _Loop:
             finite(norm, "gradient's norm", self.state.step, rows)
         rate = plan.learning_rate * schedule(plan.schedule, self.state.step, plan.steps, plan.warmup, plan.final)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         with memory_explained("for the optimizer's state", "method", "method=lora needs a fraction of it"):
             self.scaler.step(self.optimizer)
         self.scaler.update()

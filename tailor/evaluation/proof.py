@@ -6,6 +6,7 @@ never saved (PEFT #577, SetFit #526), a merge that loses the adapter (PEFT #1836
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,10 @@ import torch
 from safetensors import safe_open
 
 from tailor.core.errors import RunError
+from tailor.core.paths import PACKAGE
 from tailor.evaluation.stock_forward import read_off
 
+HOME = str(PACKAGE.parent)
 STOCK = Path(__file__).with_name("stock_forward.py")
 RELOADED, MERGED, FACTOR = 1e-4, 1e-3, 100
 OFF = 1e-5
@@ -52,6 +55,8 @@ class Probe:
             type.
         rows: forward arguments of each row, as lists.
         prompts: token ids to be continued greedily by artefact and base, by up to `new_tokens` or to one of `stops`.
+        quantize: how the base's weights are packed, `4bit` or not at all.
+        own_loader: the module of ours that loads the artefact where stock libraries cannot.
     """
 
     artefact: str
@@ -67,6 +72,8 @@ class Probe:
     prompts: Sequence[Sequence[int]] = ()
     stops: Sequence[int] = ()
     new_tokens: int = 0
+    quantize: str | None = None
+    own_loader: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """What `stock_forward.py` reads."""
@@ -89,6 +96,7 @@ class Found:
         missing: weights that neither the artefact nor its base holds.
         unloaded: adapter weights that the file lacks; unplaced: those in the file that the base has no place for.
         not_finite: weights that hold NaN or infinity.
+        by: which libraries loaded the artefact, `stock` or `tailor`.
         texts: of `reloaded` and `base`, for each prompt the token ids that follow, `STOP` last where they end, and by how
             much each one's logit led the next best.
     """
@@ -102,6 +110,7 @@ class Found:
     unplaced: list[str]
     not_finite: list[str]
     texts: Mapping[str, list[tuple[list[int], list[float]]]]
+    by: str = "stock"
 
 
 @dataclass
@@ -134,11 +143,14 @@ class Proof:
 def own_outputs(model: Any, rows: Sequence[Mapping[str, list[int]]]) -> dict[int, torch.Tensor]:
     """The trained model's logits in fp32 on the CPU, each row alone and unpadded, as the fresh process runs them."""
     model.eval().float().cpu()
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):  # 4-bit layers compute in a dtype of their own
+            module.compute_dtype = torch.float32
     found = {}
     for index, row in enumerate(rows):
         inputs = {name: torch.tensor([values]) for name, values in row.items()}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        found[index] = read_off(model(**inputs))
+        found[index] = read_off(model(**inputs), len(row["input_ids"]))
     return found
 
 
@@ -147,8 +159,13 @@ def run_stock(probe: Probe) -> Found:
     with tempfile.TemporaryDirectory(prefix="tailor-proof-") as folder:
         question, answer = Path(folder) / "probe.json", Path(folder) / "out.safetensors"
         question.write_text(json.dumps(probe.as_dict()))
+        program = ["-m", probe.own_loader] if probe.own_loader else ["-I", str(STOCK)]
         done = subprocess.run(
-            [sys.executable, "-I", str(STOCK), str(question), str(answer)], capture_output=True, text=True, check=False
+            [sys.executable, *program, str(question), str(answer)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [HOME, os.environ.get("PYTHONPATH")]))},
         )
         if done.returncode or not answer.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
@@ -159,7 +176,8 @@ def run_stock(probe: Probe) -> Found:
                 part, _, index = name.partition("/")
                 parts[part][int(index)] = file.get_tensor(name)
             report = json.loads(file.metadata()["report"])
-    return Found(parts["reloaded"], parts["base"], parts["merged"], parts["off"], **report)
+    by = "tailor" if probe.own_loader else "stock"
+    return Found(parts["reloaded"], parts["base"], parts["merged"], parts["off"], **report, by=by)
 
 
 def largest_difference(one: Logits, other: Logits) -> float:
@@ -175,7 +193,7 @@ def largest_difference(one: Logits, other: Logits) -> float:
 
 def judge(found: Found, trained: Logits | None) -> Proof:
     """Hold what stock libraries computed against the trained model (where it is at hand), the merge and the base."""
-    proof = Proof(True, "stock", len(found.base))
+    proof = Proof(True, found.by, len(found.base))
     for problem in _problems_of_weights(found):
         proof.add(problem)
     if found.not_finite or not found.reloaded:

@@ -47,7 +47,7 @@ class Findings:
         for index, row in enumerate(self.probe["rows"]):
             inputs = {name: torch.tensor([values]) for name, values in row.items()}
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-            self.tensors[f"{part}/{index}"] = read_off(model(**inputs)).contiguous()
+            self.tensors[f"{part}/{index}"] = read_off(model(**inputs), len(row["input_ids"])).contiguous()
 
     def check(self, model: torch.nn.Module) -> None:
         """Note the weights that are not numbers."""
@@ -81,12 +81,15 @@ class Findings:
         self.report["texts"][part] = [[row, lead[: len(row)]] for row, lead in zip(rows, leads, strict=True)]
 
 
-def read_off(result: Any) -> torch.Tensor:
-    """One row's outputs in fp32: (positions, vocabulary or width) at its last positions, (1, labels), of a span (2, L)."""
+def read_off(result: Any, length: int) -> torch.Tensor:
+    """One row's outputs in fp32: (positions, vocabulary or width) at its last positions, (1, labels), of a span (2, L).
+
+    Outputs of virtual tokens, which stand before those of the row's own `length` tokens, are left out.
+    """
     if "start_logits" in result:
-        return torch.stack([result.start_logits[0], result.end_logits[0]]).float()
+        return torch.stack([result.start_logits[0, -length:], result.end_logits[0, -length:]]).float()
     values = (result.logits if "logits" in result else result.last_hidden_state)[0]
-    kept: torch.Tensor = values[-LAST:] if values.ndim == 2 else values[None]
+    kept: torch.Tensor = values[-min(LAST, length) :] if values.ndim == 2 else values[None]
     return kept.float()
 
 
@@ -120,6 +123,13 @@ def load(probe: dict[str, Any], location: str, revision: str = "main") -> tuple[
     settings |= {"trust_remote_code": probe["trust_remote_code"], "revision": revision}
     if probe["labels"]:
         settings |= {"num_labels": probe["labels"], "ignore_mismatched_sizes": True}
+    if probe["quantize"]:
+        settings["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )
     if probe["problem"]:
         settings["problem_type"] = probe["problem"]
     torch.manual_seed(0)
@@ -187,7 +197,7 @@ def prove_adapter(probe: dict[str, Any], found: Findings) -> None:
     found.run("reloaded", tuned)
     found.write("reloaded", tuned)
     run_switched_off(tuned, found)
-    if isinstance(tuned.base_model, BaseTuner):
+    if isinstance(tuned.base_model, BaseTuner) and not probe["quantize"]:
         found.run("merged", tuned.merge_and_unload().eval())
 
 

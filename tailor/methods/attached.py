@@ -1,5 +1,6 @@
 """What most attached methods share: steps along the gradient, and nothing to do after one."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,10 @@ class ByGradient:
     def train_mode(self) -> None:
         """The whole model: the base's own dropout regularises what is trained beside it as it would the base."""
         self.model.train()
+
+    def rate_shares(self) -> Mapping[str, float]:
+        """Everything learns at the one rate."""
+        return {}
 
     def after_step(self, step: int) -> None:
         """Nothing to do."""

@@ -1,56 +1,19 @@
 """LoRA through PEFT, whose on-disk format is ours."""
 
-import json
+import math
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig
 from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
-from tailor.methods.attached import ByGradient
+from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay
 from tailor.recipe.methods import LoraOptions
-
-TASKS = {
-    "tokens": TaskType.CAUSAL_LM,
-    "labels": TaskType.SEQ_CLS,
-    "tags": TaskType.TOKEN_CLS,
-    "span": None,
-    "embedding": TaskType.FEATURE_EXTRACTION,
-    "masked": None,
-    "sequence": TaskType.SEQ_2_SEQ_LM,
-}
-"""Heads -> PEFT's task types. It has none for masked language models, and the one that it has for spans (QUESTION_ANS, in
-0.21) swallows `token_type_ids`: question and context would be one segment while training, and two once merged."""
-
-
-class LoraModel(ByGradient):
-    """A PEFT model: adapters in fp32 on frozen linears, and a new head trained in full beside them."""
-
-    def __init__(self, base: Base, model: Any, adapted_share: float) -> None:
-        super().__init__(base, model)
-        self.adapted_share = adapted_share
-
-    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
-        """Adapter matrices and head copies, in the model's order."""
-        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-
-    def save(self, folder: Path) -> None:
-        """A PEFT folder that names its base as others know it, never by a path of this machine."""
-        self.model.save_pretrained(folder)
-        config = folder / "adapter_config.json"
-        values = json.loads(config.read_text(encoding="utf-8"))
-        values["base_model_name_or_path"] = self.base.name
-        config.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
-        (folder / "README.md").unlink(missing_ok=True)
-
-    def notes(self) -> Mapping[str, Any]:
-        """The share of the linear weights that an adapter reaches."""
-        return {"adapted_share": self.adapted_share}
 
 
 class Lora:
@@ -63,27 +26,26 @@ class Lora:
     def __init__(self, options: LoraOptions) -> None:
         self.options = options
 
-    def attach(self, base: Base, output: OutputSpec) -> LoraModel:
+    def attach(self, base: Base, output: OutputSpec) -> PeftAttached:
         """Lay adapters onto a loaded base; raises `RecipeError` where they would reach under half the linear weights."""
-        heads = sorted({name.rpartition(".")[0] for name in base.head_parameters()})
+        heads = head_modules(base)
+        ranks = {_expression(pattern): rank for pattern, rank in self.options.ranks.items()}
         config = LoraConfig(
             r=self.options.rank,
             lora_alpha=self.options.alpha,  # type: ignore[arg-type]  # PEFT divides by rank; a float is exact
             lora_dropout=self.options.dropout,
+            use_rslora=self.options.rslora,
+            use_dora=self.options.dora,
             target_modules=self.options.targets,
+            rank_pattern=ranks,
+            alpha_pattern={name: self._alpha(rank) for name, rank in ranks.items()},
             exclude_modules=_routers(base.model) or None,
-            modules_to_save=_top_modules(heads) or None,
+            modules_to_save=heads or None,
             task_type=TASKS[base.head],
         )
         total = _linear_weights(base.model, set(heads))
-        try:
-            model = get_peft_model(base.model, config)
-        except ValueError as error:
-            first = str(error).splitlines()[0]
-            raise RecipeError(f"LoRA does not fit this base: {first}", where="method.targets") from None
-        for parameter in model.parameters():
-            if parameter.requires_grad:  # PEFT leaves the copy of a head in the base's dtype
-                parameter.data = parameter.data.float()
+        model = lay(base, config, called="LoRA", where="method.targets")
+        _check_ranks(model, self.options.ranks)
         share = _adapted(model) / max(1, total)
         if share < 0.5 and not self.options.allow_partial:
             raise RecipeError(
@@ -92,12 +54,39 @@ class Lora:
                 fix="choose method: full, name other targets, or set method.allow_partial=true",
                 code="adapted_share",
             )
-        return LoraModel(base, model, share)
+        return PeftAttached(base, model, figures={"adapted_share": share})
+
+    def _alpha(self, rank: int) -> float:
+        """The alpha with which a layer of this rank has the scale of all others."""
+        share = rank / self.options.rank
+        return self.options.alpha * (math.sqrt(share) if self.options.rslora else share)
 
 
-def _top_modules(names: list[str]) -> list[str]:
-    """PEFT copies a module whole, so a module inside another one on the list is not named again."""
-    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+def _expression(pattern: str) -> str:
+    """A glob as PEFT takes it: a regular expression for the end of a layer's name, from a dot on."""
+    return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+
+
+def _check_ranks(model: Any, ranks: Mapping[str, int]) -> None:
+    """Every pattern must name a layer, and no layer two ranks: PEFT's folder does not keep their order."""
+    layers = [name for name, module in model.base_model.model.named_modules() if isinstance(module, BaseTunerLayer)]
+    named: dict[str, str] = {}
+    for pattern in ranks:
+        expression = re.compile(rf"(.*\.)?({_expression(pattern)})$")
+        matched = [name for name in layers if expression.match(name)]
+        if not matched:
+            endings = sorted({name.rpartition(".")[2] for name in layers})
+            raise RecipeError(
+                f"no adapted layer is named like {pattern!r}", where="method.ranks", fix=f"known: {', '.join(endings)}"
+            )
+        twice = next((name for name in matched if name in named), None)
+        if twice is not None:
+            raise RecipeError(
+                f"the layer {twice} is named by both {named[twice]!r} and {pattern!r}",
+                where="method.ranks",
+                fix="write patterns that name different layers",
+            )
+        named |= dict.fromkeys(matched, pattern)
 
 
 def _routers(model: Any) -> list[str]:

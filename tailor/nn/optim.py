@@ -7,12 +7,21 @@ from typing import Any
 import torch
 
 
-def decayed_groups(parameters: Mapping[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices, which decay, and vectors (biases, norms), which do not."""
-    matrices = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters.values() if parameter.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+def decayed_groups(
+    parameters: Mapping[str, torch.nn.Parameter], weight_decay: float, shares: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Groups by decay and `share`, the multiple of the learning rate: matrices decay, vectors (biases, norms) do not.
+
+    A matrix with one row or column is a vector too: (IA)^3's factors, which would decay away from one.
+    """
+    groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        vector = sum(size > 1 for size in parameter.shape) < 2
+        groups.setdefault((vector, (shares or {}).get(name, 1.0)), []).append(parameter)
+    return [
+        {"params": some, "weight_decay": 0.0 if vector else weight_decay, "share": share}
+        for (vector, share), some in sorted(groups.items(), key=lambda item: item[0])
+    ]
 
 
 def schedule(name: str, step: int, total: int, warmup: float, final: float) -> float:

@@ -19,6 +19,9 @@ class BaseOptions(Options):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="dtype of frozen weights; auto: as saved"
     )
+    quantize: Literal["4bit"] | None = Field(
+        None, description="4bit: frozen weights in NF4 through bitsandbytes (QLoRA, with method: lora)"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from tailor.bases.loading import LABELS_FILE
+from tailor.bases.loading import BASE_FILE, LABELS_FILE, adapter_settings
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
 from tailor.core.paths import code_digest
@@ -26,12 +26,14 @@ from tailor.engine.settings import total_steps
 from tailor.evaluation.card import Artefact, ArtefactKind, model_card
 from tailor.evaluation.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
+from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate
 
 DRIVERS = {"gradient": fit, "solve": solve.fit}
 """What moves an attached method's parameters -> the loop that does."""
+OWN_LOADER = "tailor.verbs.own_forward"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
 
@@ -198,8 +200,12 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         mean_pool=job.output.pooling == "mean",
         trust_remote_code=prepared.recipe.base.trust_remote_code,
         revision=prepared.recipe.base.revision or "main",
+        quantize=prepared.recipe.base.quantize,
+        own_loader=own_loader(folder.model),
     )
-    job.reporter.say("stock libraries reload what was saved, in a fresh process")
+    job.reporter.say(
+        f"{'Tailor reloads' if probe.own_loader else 'stock libraries reload'} what was saved, in a fresh process"
+    )
     proof = judge(run_stock(probe), trained)
     folder.write("proof.json", proof.as_dict())
     return proof
@@ -215,6 +221,8 @@ def save(job: Job, folder: RunFolder) -> None:
         job.base.save_tokenizer(part)
         if job.output.labels:
             (part / LABELS_FILE).write_text(json.dumps(list(job.output.labels), ensure_ascii=False), encoding="utf-8")
+        if adapter_settings(part):
+            (part / BASE_FILE).write_text(json.dumps(job.base.source.identity(), indent=2), encoding="utf-8")
         shutil.rmtree(folder.model, ignore_errors=True)
         part.rename(folder.model)
     except (OSError, SafetensorError) as error:
@@ -222,6 +230,11 @@ def save(job: Job, folder: RunFolder) -> None:
         raise RunError(
             f"the model cannot be saved: {error}", where=str(folder.model), fix="make room, then --resume"
         ) from None
+
+
+def own_loader(model: Path) -> str:
+    """The module that loads an artefact in the proof where stock libraries cannot: that of our own adapters."""
+    return OWN_LOADER if (model / CONFIG_FILE).exists() else ""
 
 
 def proof_features(prepared: Prepared) -> list[Any]:
@@ -289,4 +302,5 @@ def write_results(
 
 def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
     kind: ArtefactKind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
+    kind = "adapter" if own_loader(folder.model) else kind
     return Artefact(kind, CLASSES[prepared.base.head])

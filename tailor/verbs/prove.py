@@ -1,7 +1,5 @@
 """`tailor prove`: is this artefact, or the model behind this server, really the tuned one? For anyone's adapters."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -9,7 +7,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from tailor.bases.loading import LABELS_FILE, Source, find
+from tailor.bases.loading import LABELS_FILE, Source, adapter_settings, find, recorded_base
+from tailor.bases.weights import weights_file
 from tailor.compose import load_data, make_base, make_objective
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat
@@ -19,14 +18,13 @@ from tailor.core.paths import PACKAGE
 from tailor.core.runs import RunFolder, made_by
 from tailor.evaluation.proof import Probe, judge, run_stock
 from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
-from tailor.evaluation.stock_forward import ADAPTER_WEIGHTS
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load
+from tailor.verbs.fit import own_loader
 
 PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
 
-ADAPTER_FILE = "adapter_config.json"
 TASKS = {
     "CAUSAL_LM": "tokens",
     "SEQ_CLS": "labels",
@@ -71,7 +69,7 @@ class Artefact:
     @property
     def is_adapter(self) -> bool:
         """Whether it is nothing without its base."""
-        return (self.folder / ADAPTER_FILE).exists()
+        return bool(adapter_settings(self.folder))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,11 +114,13 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         prompts=[list(prompt.ids) for prompt in asked.prompts],
         stops=asked.stops,
         new_tokens=NEW_TOKENS,
+        quantize=below.options.quantize,
+        own_loader=own_loader(artefact.folder),
     )
     found = run_stock(probe)
     proof = judge(found, None)
     if _made_from_another(artefact):
-        proof.add(f"this run was made from another base: what {below.name} holds differs from what lock.json records")
+        proof.add(f"this was made from another base: what {below.name} holds differs from what was recorded")
     if server is not None and "reloaded" in found.texts:
         contrasts = tell_apart(found.texts["reloaded"], found.texts["base"], asked.tokenizer)
         proof.served, problems = judge_served(server, asked.prompts, contrasts)
@@ -141,13 +141,15 @@ def _artefact(path: Path, base: str | None) -> Artefact:
     if run and not folder.is_dir():
         raise TailorError("this run has no model yet", where=str(path), fix=f"tailor fit {run.recipe} --resume")
     below = _below(folder, recipe, base)
-    if not (folder / ADAPTER_FILE).exists():
+    if not adapter_settings(folder):
         # The artefact's tokenizer carries the template in force.
         options = below.options.model_copy(update={"name": str(folder), "revision": None, "chat_template": None})
         return Artefact(folder, below, find(options), run, recipe)
-    if not (folder / ADAPTER_WEIGHTS).exists():
+    if not (folder / weights_file(folder)).exists():
         raise BaseError(
-            f"this adapter folder holds no {ADAPTER_WEIGHTS}", where=str(folder), fix="save the adapter as safetensors"
+            f"this adapter folder holds no {weights_file(folder)}",
+            where=str(folder),
+            fix="save the adapter as safetensors",
         )
     options = below.options.model_copy(update={"chat_template": None})
     source = replace(below, options=options, adapters=(*below.adapters, str(folder)))
@@ -161,7 +163,7 @@ def _below(folder: Path, recipe: Recipe | None, base: str | None) -> Source:
         given = {"name": base, "revision": None, "chat_template": None}
         return find(options.model_copy(update=given) if options else BaseOptions(name=base))
     if options is None:
-        settings = _adapter_settings(folder)
+        settings = adapter_settings(folder)
         named = settings.get("base_model_name_or_path")
         if not named:
             message = "this folder does not say what it was made from"
@@ -174,19 +176,14 @@ def _below(folder: Path, recipe: Recipe | None, base: str | None) -> Source:
         raise BaseError(message, where=options.name, fix="add --base BASE", code=error.code) from None
 
 
-def _adapter_settings(folder: Path) -> Mapping[str, Any]:
-    file = folder / ADAPTER_FILE
-    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return settings
-
-
 def _head(artefact: Artefact) -> str:
     """What is read off the model, by what the artefact says of itself."""
     folder, config = artefact.folder, artefact.source.config
-    task = TASKS.get(_adapter_settings(folder).get("task_type") or "")
+    settings = adapter_settings(folder)
+    task = TASKS.get(settings.get("task_type") or "") or settings.get("head")
     if task:
         return task
-    if SPAN_HEAD in (_adapter_settings(folder).get("modules_to_save") or ()):
+    if SPAN_HEAD in (settings.get("modules_to_save") or ()):
         return "span"
     if (folder / LABELS_FILE).exists() and artefact.source.mean_pool_head is not None:
         return "labels"
@@ -204,7 +201,7 @@ def _label_count(artefact: Artefact) -> int:
     if (artefact.folder / LABELS_FILE).exists():
         return len(artefact.source.labels)
     if artefact.is_adapter:
-        with safe_open(artefact.folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        with safe_open(artefact.folder / weights_file(artefact.folder), framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 if name.endswith(OUTPUT_LAYERS):
                     return int(file.get_slice(name).get_shape()[0])
@@ -213,7 +210,8 @@ def _label_count(artefact: Artefact) -> int:
 
 def _made_from_another(artefact: Artefact) -> bool:
     lock = artefact.run.read("lock.json") if artefact.run else None
-    return lock is not None and lock["base"]["digest"] != artefact.below.digest()
+    recorded = lock["base"] if lock is not None else recorded_base(artefact.folder)
+    return recorded is not None and recorded["digest"] != artefact.below.digest()
 
 
 def _speaker(artefact: Artefact) -> Source:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tailor.compose import choose_place, resolved_recipe
+from tailor.bases.shared import SharedBase
+from tailor.compose import Prepared, choose_place, resolved_recipe
 from tailor.compose_tasks import HEADS_FOLDER, Tasks, make_tasks_job, prepare_tasks
 from tailor.core.errors import RunError
 from tailor.core.reporting import Reporter
@@ -116,9 +117,45 @@ def accounts(tasks: Tasks, job: Job, steps: int) -> dict[str, dict[str, Any]]:
 
 
 def save_and_prove(tasks: Tasks, job: Job, folder: RunFolder) -> Proof:
-    """Write trunk and heads; stock libraries reload the trunk, in a fresh process."""
+    """Write trunk and heads; in fresh processes stock libraries reload the trunk, and Tailor every head on it."""
     save(job, folder)
-    trunk: Any = job.base.trunk  # type: ignore[attr-defined]
+    base: Any = job.base
+    parts = (
+        {} if job.attached.notes().get("frozen_trunk") else {"trunk": _prove_trunk(tasks, base, folder, job.reporter)}
+    )
+    for name in tasks.prepared:
+        parts[name] = _prove_head(tasks.prepared[name], base, name, folder, job.reporter)
+    proof = Proof(
+        passed=all(part.passed for part in parts.values()),
+        by="stock (the trunk), tailor (the heads)",
+        rows=sum(part.rows for part in parts.values()),
+        max_difference=max(part.max_difference or 0.0 for part in parts.values()),
+        base_difference=min(part.base_difference or 0.0 for part in parts.values()),
+        problems=[f"{name}: {problem}" for name, part in parts.items() for problem in part.problems],
+    )
+    folder.write("proof.json", proof.as_dict())
+    return proof
+
+
+def _prove_head(prepared: Prepared, base: SharedBase, name: str, folder: RunFolder, reporter: Reporter) -> Proof:
+    output = base.outputs[name]
+    rows = [prepared.base.inputs_alone(row) for row in proof_features(prepared)]
+    probe = Probe(
+        artefact=str(head_folder(folder.path, name)),
+        base=stock_base(prepared, folder),
+        head=output.head,
+        rows=rows,
+        problem=output.problem or None,
+        trust_remote_code=prepared.recipe.base.trust_remote_code,
+        revision=prepared.recipe.base.revision or "main",
+        own_loader=OWN_LOADER,
+    )
+    reporter.say(f"Tailor reloads the head of {name} on what was saved, in a fresh process")
+    return judge(run_stock(probe), own_outputs(base.model.of(name), rows))
+
+
+def _prove_trunk(tasks: Tasks, base: SharedBase, folder: RunFolder, reporter: Reporter) -> Proof:
+    trunk: Any = base.trunk
     rows = [one.base.inputs_alone(row) for one in tasks.prepared.values() for row in proof_features(one)[:4]]
     probe = Probe(
         artefact=str(folder.model),
@@ -128,10 +165,8 @@ def save_and_prove(tasks: Tasks, job: Job, folder: RunFolder) -> Proof:
         trust_remote_code=tasks.recipe.base.trust_remote_code,
         revision=tasks.recipe.base.revision or "main",
     )
-    job.reporter.say("stock libraries reload the shared trunk, in a fresh process")
-    proof = judge(run_stock(probe), own_outputs(trunk.model, rows))
-    folder.write("proof.json", proof.as_dict())
-    return proof
+    reporter.say("stock libraries reload the shared trunk, in a fresh process")
+    return judge(run_stock(probe), own_outputs(trunk.model, rows))
 
 
 def head_folder(folder: Path, task: str) -> Path:
