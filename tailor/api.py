@@ -56,7 +56,7 @@ class Run:
         return answer
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
-        """A label, labels, a number or tags for each text; a span for (question, context), a likeness for two."""
+        """Labels, label tuples, numbers or tags of texts; answers to (question, context); how alike (text, text) are."""
         found: list[Any] = self._model().predict(texts)
         return found
 

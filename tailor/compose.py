@@ -11,7 +11,7 @@ from tailor.bases.loading import Source, find
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
-from tailor.core.examples import Conversation, Example, Labelled, Origin, Preference, Text
+from tailor.core.examples import Conversation, Example, Labelled, Origin, Pair, Preference, Span, Text
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
@@ -34,7 +34,9 @@ MERGED = "base"
 OTHER_WAYS = {
     Labelled: "for labels --base pocket:bert or another encoder; to have the answer written, objective=instruction",
     Conversation: "choose a causal base such as pocket:gpt",
-    Text: "choose a causal base such as pocket:gpt",
+    Text: "choose a causal base such as pocket:gpt, or an encoder such as pocket:bert",
+    Span: "choose an encoder such as pocket:bert, or objective=instruction to have the answer written",
+    Pair: "choose an encoder such as pocket:bert",
     Preference: "choose a causal base such as pocket:gpt",
 }
 """What a person can do about data that a base cannot take, by the kind of example."""

@@ -294,7 +294,9 @@ def test_labels_that_are_unknown_or_missing() -> None:
 def test_every_metric_survives_empty_and_missing_answers(name: str) -> None:
     kinds: tuple[Any, ...] = METRICS[name][0] if name in METRICS else ("text",)
     for kind in kinds:
-        expected: Any = {"number": 1.0, "labels": ("hello",), "raw": None}.get(kind, "hello")
+        expected: Any = {"number": 1.0, "score": 1.0, "labels": ("hello",), "span": ("hello",), "raw": None}.get(
+            kind, "hello"
+        )
         if name == "tool_call":
             expected = CALL
         rows = answers(

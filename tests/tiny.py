@@ -190,7 +190,11 @@ def _row(form: str, draw: random.Random, index: int) -> dict[str, Any]:
             answers = {"text": [held] if held else [], "answer_start": [text.index(held)] if held else []}
             return {"context": text, "question": f"{asked}?", "answers": answers}
         case "triplet":
-            return {"anchor": f"{thing} {thing}", "positive": f"the {thing} is {colour}", "negative": text[::-1]}
+            return {
+                "anchor": f"{thing[::-1]} {index % 3}",
+                "positive": f"the {thing} is {colour}",
+                "negative": text[::-1],
+            }
         case "regression":
             return {"text": f"{text} {answer}", "label": 0.25 + COLOURS.index(colour)}
     raise ValueError(form)

@@ -514,8 +514,7 @@ def auto(objective: str, answers: Sequence[Answer]) -> tuple[str, list[str]]:
 
 
 def _for_language(answers: Sequence[Answer]) -> list[str]:
-    """Of all tokens, or of the masked ones: what was not hidden is not predicted, and no byte of it has a likelihood."""
-    return ["loss", "perplexity", *(["bits_per_byte"] if any(answer.bytes for answer in answers) else [])]
+    return ["loss", "perplexity", "bits_per_byte"]
 
 
 def _for_labels(answers: Sequence[Answer]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tailor.bases.chat import Segment
 from tailor.compose import ASKED_FOR, Prepared, Refusal, prepare
-from tailor.core.examples import Conversation, Labelled, Preference
+from tailor.core.examples import Conversation, Labelled, Preference, Text
 from tailor.recipe.recipe import Recipe
 from tailor.verbs.preview import as_stopping
 
@@ -110,4 +110,6 @@ def _segments(prepared: Prepared, example: Any) -> Any:
         return [*chosen, Segment("\n", (), False), *rejected]
     if isinstance(example, Labelled):
         return [Segment("\n".join(example.texts), (), False), Segment(str(example.label), (), True)]
-    return [Segment(example.text, (), True)]
+    if isinstance(example, Text):
+        return [Segment(example.text, (), True)]
+    return [Segment(example.shown, (), False)]

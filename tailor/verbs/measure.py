@@ -17,7 +17,7 @@ from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
 from tailor.evaluation.answering import Asking, Held, answer_all
 from tailor.evaluation.compare import task_result
-from tailor.evaluation.scorers import LIKELIHOODS, auto, resolve
+from tailor.evaluation.scorers import LIKELIHOODS, METRICS, auto, resolve
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
 
@@ -184,6 +184,8 @@ def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[A
     """The metrics of the recipe, or those that suit the answers; the primary one among them, whatever was named."""
     options, output = prepared.recipe.evaluate, prepared.objective.output
     primary, names = auto(prepared.objective.name, [*base, *tuned])
+    # Of masked tokens loss and perplexity alone: what was not hidden is not predicted, and no byte of it has a likelihood.
+    names = [name for name in names if prepared.objective.answers in METRICS[name][0]]
     if options.metrics != "auto":
         names = list(options.metrics)
         primary = names[0]

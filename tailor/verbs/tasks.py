@@ -21,7 +21,7 @@ from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.many import TasksRecipe
 from tailor.verbs.check import data_report
-from tailor.verbs.fit import announce, check_lock, lock_of, proof_features, save, stock_base, training_facts
+from tailor.verbs.fit import OWN_LOADER, announce, check_lock, lock_of, proof_features, save, stock_base, training_facts
 from tailor.verbs.fit import run as run_alone
 from tailor.verbs.measure import Measured, check_metrics, evaluate
 
