@@ -293,7 +293,7 @@ def test_a_run_from_recipe_to_proof(
     assert found["passed"], found
     bare = prove_model(str(tmp_path / "run" / "model"), base=str(request.getfixturevalue(kind)), served=None)
     assert bare["passed"], bare
-    with pytest.raises(TailorError, match="only a causal language model can be proved through a server"):
+    with pytest.raises(TailorError, match="only a model that goes on with text can be proved through a server"):
         prove_model(str(tmp_path / "run"), base=None, served="http://127.0.0.1:9/v1")
 
 
