@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from tiny import (
     InterruptingReporter,
     copies,
+    in_this_process,
     make_job,
     make_recipe,
     prepare_job,
@@ -24,7 +23,7 @@ from tailor.core.errors import Interrupted, RecipeError, RunError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder
 from tailor.engine.loop import Job, dev_loss, fit
-from tailor.evaluation import proof, stock_forward
+from tailor.evaluation import proof
 from tailor.recipe.recipe import Recipe
 from tailor.verbs.fit import run, save_and_prove
 
@@ -154,13 +153,6 @@ def test_a_run_learns_moves_only_what_it_should_and_is_saved_whole(
     assert found.max_difference < 1e-4
     assert found.by == ("tailor" if cell.method in ("adapter", "pfeiffer") else "stock")
     assert (found.merged_difference is not None) == (cell.method in MERGED)
-
-
-def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-    """What a fresh process would run, without the seconds that it takes to start."""
-    module = importlib.import_module(command[2]) if command[1] == "-m" else stock_forward
-    module.main(*command[-2:])
-    return subprocess.CompletedProcess(command, 0, "", "")
 
 
 def test_a_run_that_is_stopped_and_resumed_is_the_uninterrupted_one(cell: Cell, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import make_job, make_recipe, prepare_job, rows_of, trained_gradients, write_rows
+from tiny import in_this_process, make_job, make_recipe, prepare_job, rows_of, trained_gradients, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tailor
@@ -19,6 +19,7 @@ from tailor.core.paths import cache_folder
 from tailor.core.reporting import Reporter
 from tailor.engine import frozen
 from tailor.engine.loop import Job
+from tailor.evaluation import proof
 from tailor.evaluation.scorers import resolve
 from tailor.verbs.evaluate import evaluate_model
 from tailor.verbs.fit import run
@@ -197,7 +198,10 @@ def test_what_is_kept_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest
     assert sorted(file.name for file in tmp_path.iterdir()) == ["2.safetensors", "3.safetensors"]
 
 
-def test_a_run_is_measured_against_its_own_base_and_can_be_talked_to(llama: Path, tmp_path: Path) -> None:
+def test_a_run_is_measured_against_its_own_base_and_can_be_talked_to(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
     rows = [{**row, "chosen": "red red", "rejected": "blue"} for row in rows_of("preference", 60)]
     data = write_rows(tmp_path / "rows.jsonl", rows)
     recipe = make_recipe(

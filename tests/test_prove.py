@@ -370,7 +370,7 @@ class TestLabels:
             assert "classifier.bias among them, was not saved" in answer["problems"][0]
 
     def test_labels_cannot_be_proved_through_a_server(self, world: World) -> None:
-        with pytest.raises(TailorError, match="only a model that writes text"):
+        with pytest.raises(TailorError, match="only a model that goes on with text"):
             prove_model(str(world.labels), base=world.encoder, served="http://127.0.0.1:9")
 
 

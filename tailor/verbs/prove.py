@@ -95,7 +95,7 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
     artefact = _artefact(Path(model).expanduser(), base)
     head = _head(artefact)
     if served and head != "tokens":
-        raise TailorError("only a causal language model can be proved through a server", where=model)
+        raise TailorError("only a model that goes on with text can be proved through a server", where=model)
     asked = _questions(artefact, served=bool(served))
     # A server that is down should be known before minutes are spent on loading weights.
     server = Server.at(served, artefact.names) if served else None
