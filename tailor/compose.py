@@ -41,7 +41,7 @@ OTHER_WAYS = {
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
 STOCK, POOLED = "stock", "mean_pool"
-NEEDS = {"past_kv": "keys and values of earlier tokens"}
+NEEDS = {"past_kv": "keys and values of earlier tokens", "embeddings": "place in front of every text"}
 """What methods take hold of, where the word for it says too little."""
 ASKED_FOR = {"dropped_overlong"}
 """Refusals that the recipe asked for: counted, and no error."""
@@ -58,7 +58,7 @@ class Refusal:
 
 @dataclass
 class Encoded:
-    """One split as features, which of its rows they came from, and what was cut or refused on the way."""
+    """One split as features, which of its rows they came from, what was cut or refused on the way, and what was replayed."""
 
     store: FeatureStore = field(default_factory=FeatureStore)
     rows: list[int] = field(default_factory=list)
@@ -67,6 +67,7 @@ class Encoded:
     truncated_tokens: int = 0
     trained: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
+    replayed: int = 0
 
 
 @dataclass
@@ -112,11 +113,37 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     output_of(recipe, objective)
     splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
     check_refused(recipe, *splits.values())
+    if recipe.data.replay is not None:
+        splits["train"].replayed = replay(recipe, objective, base, splits["train"], root)
     if not len(splits["train"].store):
         raise DataError(
             "no row is left to train on", where=str(recipe.data.train), fix="`tailor check` lists the reasons"
         )
     return Prepared(recipe, base, objective, loaded, splits)
+
+
+def replay(recipe: Recipe, objective: Any, base: Any, train: Encoded, root: Path | None) -> int:
+    """Add general text to the training examples, as many tokens as its share asks for; returns how many were added.
+
+    A few per cent keep most of what continued pre-training would forget (Ibrahim et al. 2024, arXiv 2403.08763). What is
+    taken is the same for every run: the texts by their ids, each at most once.
+    """
+    if objective.example is not Text:
+        raise RecipeError("only raw text is replayed beside raw text", where="data.replay", fix="leave it out")
+    sources = recipe.data.replay
+    assert sources is not None
+    general = load(sources, dev=0.0, test=0.0, root=root, objective=objective.name).train
+    wanted = train.tokens * recipe.data.replay_share / (1 - recipe.data.replay_share)
+    added = 0
+    for index in sorted(range(len(general)), key=lambda place: general[place].id):
+        entry = general[index]
+        example = objective.read(entry.row, ExampleSeat(f"replay-{entry.id}", entry.origin))
+        for part in base.encoders[Text](example):
+            if added >= wanted:
+                return added
+            train.store.append(part)
+            added += len(part)
+    return added
 
 
 def load_data(recipe: Recipe, family: str, root: Path | None = None) -> Loaded:
@@ -125,7 +152,7 @@ def load_data(recipe: Recipe, family: str, root: Path | None = None) -> Loaded:
     if isinstance(recipe.objective, str):
         hint = peek(data.train, columns=data.columns, root=root).objective_for(family.removesuffix("-lm"))
     else:
-        hint = str(getattr(recipe.objective, "name", ""))
+        hint = str(getattr(recipe.objective, "reads", getattr(recipe.objective, "name", "")))
     return load(
         data.train,
         dev=data.dev,

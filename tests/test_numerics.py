@@ -279,7 +279,9 @@ def test_lora_is_plain_peft(llama: Path, tmp_path: Path) -> None:
 
 def test_a_head_is_plain_torch(bert: Path, tmp_path: Path) -> None:
     settings = plain_head.Settings(steps=6, examples_per_batch=8, learning_rate=1e-3, warmup=0.25)
-    job = job_for(bert, tmp_path, "single", method="head", train=COSINE)
+    job = job_for(
+        bert, tmp_path, "single", method={"name": "head", "head": "stock", "solver": "gradient"}, train=COSINE
+    )
     words = AutoTokenizer.from_pretrained(bert)
     by_tokens = {tuple(words(row["text"])["input_ids"]): row for row in rows_of("single")}
     theirs = [by_tokens[tuple(job.train[index].input_ids)] for index in range(len(job.train))]

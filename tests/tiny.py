@@ -35,6 +35,7 @@ from tailor.core.contracts import EncodeOptions, OutputSpec
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
 from tailor.engine.loop import Job
+from tailor.engine.order import plain_order
 from tailor.engine.place import Place, Trackers
 from tailor.engine.settings import Facts, plan_of, resolve
 from tailor.evaluation import stock_forward
@@ -278,7 +279,8 @@ def token_job(
     plan = plan_of(resolve(options, method, Facts(len(features), 32, "cpu", False)), len(features))
     place, trackers = Place("cpu", "fp32", "tests compute alike everywhere"), Trackers((), folder, {})
     objective, reporter = Language(LanguageOptions()), Reporter(quiet=True)
-    return Job(base, attached, objective, output, features, (), plan, place, folder, reporter, trackers)
+    order = plain_order(plan.seed, len(features), plan.examples_per_batch)
+    return Job(base, attached, objective, output, features, (), plan, place, folder, reporter, trackers, order)
 
 
 def load_causal(folder: Path, packing: bool = True) -> CausalBase:

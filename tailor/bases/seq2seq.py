@@ -33,7 +33,7 @@ class Seq2SeqBase:
     """
 
     family: ClassVar[str] = "encoder-decoder"
-    has: ClassVar[frozenset[Need]] = frozenset({"linears", "embeddings", "blocks", "head", "weights", "prompt_text"})
+    has: ClassVar[frozenset[Need]] = frozenset({"linears", "blocks", "head", "weights", "prompt_text"})
     heads: ClassVar[frozenset[Head]] = frozenset({"tokens"})
     head: ClassVar[Head] = "sequence"
     new_head: ClassVar[bool] = False

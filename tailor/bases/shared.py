@@ -20,7 +20,7 @@ class SharedBase:
         self.trunk = trunk
         self.tasks = dict(tasks)
         self.outputs = dict(outputs)
-        self.name, self.family = trunk.name, trunk.family
+        self.name, self.family, self.source = trunk.name, trunk.family, trunk.source
         self.model: Any = None
 
     def load(self, dtype: torch.dtype) -> None:

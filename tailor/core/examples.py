@@ -131,12 +131,16 @@ class Span(Example):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair(Example):
-    """Texts that belong together: an anchor, what is like it, and what is not; or two texts with a score in 0..1."""
+    """Texts that belong together: an anchor, what is like it, and what is not; or two texts with a score in 0..1.
+
+    `group` is a number that pairs share whose texts all belong together; None: each pair stands for itself.
+    """
 
     anchor: str
     positive: str
     negatives: tuple[str, ...] = ()
     score: float | None = None
+    group: int | None = None
 
     @property
     def shown(self) -> str:

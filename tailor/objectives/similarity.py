@@ -1,5 +1,6 @@
 """Vectors of texts: what belongs together points the same way (Reimers & Gurevych 2019)."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -29,9 +30,14 @@ class Similarity(PlainObjective):
         super().__init__(options)
         self.scored = False
         self.top = 1.0
+        self.groups: dict[str, list[str]] = {}
 
     def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Whether pairs are scored, and on which scale: up to 1, up to 5, or up to the highest score there is."""
+        """Whether pairs are scored, and on which scale: up to 1, up to 5, or up to the highest score; texts by label."""
+        if self.options.from_labels:
+            for row in rows:
+                self.groups.setdefault(str(row["label"]), []).append(row["texts"][0])
+            return
         scores = [row["score"] for row in rows if "score" in row]
         self.scored = bool(scores)
         highest = max(scores, default=1.0)
@@ -49,9 +55,19 @@ class Similarity(PlainObjective):
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Pair:
         """`anchor` and `positive`, with `negatives` or a `score`."""
+        if self.options.from_labels:
+            return self._alike(row, seat)
         score = row["score"] / self.top if "score" in row else None
         texts = (row["anchor"], row["positive"], tuple(row.get("negatives", ())))
         return Pair(id=seat.id, origin=seat.origin, anchor=texts[0], positive=texts[1], negatives=texts[2], score=score)
+
+    def _alike(self, row: Mapping[str, Any], seat: ExampleSeat) -> Pair:
+        """A text and another one of its label, chosen by the row's id (Tunstall et al. 2022, SetFit)."""
+        anchor, label = row["texts"][0], str(row["label"])
+        others = [text for text in self.groups.get(label, ()) if text != anchor] or [anchor]
+        chosen = int(hashlib.sha256(seat.id.encode()).hexdigest(), 16) % len(others)
+        place = sorted(self.groups).index(label) if label in self.groups else len(self.groups)
+        return Pair(id=seat.id, origin=seat.origin, anchor=anchor, positive=others[chosen], group=place)
 
     def blank(self, texts: tuple[str, ...], seat: ExampleSeat) -> Pair:
         """Two texts of which it is asked how alike they are; raises `DataError` for any other number."""
@@ -60,8 +76,8 @@ class Similarity(PlainObjective):
         return Pair(id=seat.id, origin=seat.origin, anchor=texts[0], positive=texts[1], score=0.0)
 
     def target(self, example: Pair) -> float | None:
-        """The score, where there is one."""
-        return example.score
+        """The score, or the number of the group, where there is one."""
+        return example.score if example.group is None else float(example.group)
 
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """In-batch negatives for pairs, CoSENT for scored ones; one unit of weight per example.
@@ -73,11 +89,13 @@ class Similarity(PlainObjective):
         anchors = torch.tensor([0, *accumulate(sizes[:-1])], device=vectors.device)
         own = anchors + 1
         scores = batch.targets[anchors]
-        if not bool(scores.isnan().any()):
+        if self.scored:
             return cosent_sum((vectors[anchors] * vectors[own]).sum(-1), scores, self.options.scale)
         texts = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
         texts[anchors] = False
         right = _right(batch.inputs["input_ids"], anchors, own)
+        if self.options.from_labels:
+            right |= scores[:, None] == batch.targets[None]
         right[torch.arange(len(own), device=own.device), own] = False
         return in_batch_negatives_sum(vectors[anchors] @ vectors.T, own, right | ~texts, self.options.scale)
 
@@ -102,12 +120,17 @@ def _right(ids: torch.Tensor, anchors: torch.Tensor, own: torch.Tensor) -> torch
     return (mates @ same[own].float()) > 0
 
 
+def _kin(example: Pair) -> str | int:
+    """Examples whose texts are right for each other: those of one group, or of one anchor."""
+    return example.anchor if example.group is None else example.group
+
+
 def _ranked(examples: Sequence[Pair], vectors: Sequence[torch.Tensor]) -> list[Said]:
     """The rank of each example's text among the texts that are not right for its anchor as well; ties count against it."""
     corpus: dict[str, torch.Tensor] = {}
-    right: dict[str, set[str]] = {}
+    right: dict[str | int, set[str]] = {}
     for example, rows in zip(examples, vectors, strict=True):
-        right.setdefault(example.anchor, set()).add(example.positive)
+        right.setdefault(_kin(example), set()).add(example.positive)
         for text, vector in zip((example.positive, *example.negatives), rows[1:], strict=True):
             corpus.setdefault(text, vector)
     place = {text: index for index, text in enumerate(corpus)}
@@ -116,7 +139,7 @@ def _ranked(examples: Sequence[Pair], vectors: Sequence[torch.Tensor]) -> list[S
     for example, rows in zip(examples, vectors, strict=True):
         cosines = table @ rows[0]
         wrong = torch.ones(len(place), dtype=torch.bool)
-        wrong[[place[text] for text in right[example.anchor]]] = False
+        wrong[[place[text] for text in right[_kin(example)]]] = False
         rank = 1 + int((cosines[wrong] >= cosines[place[example.positive]]).sum())
         said.append(Said(example.positive, rank))
     return said

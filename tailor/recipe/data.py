@@ -27,6 +27,10 @@ class DataOptions(Options):
     )
     on_bad_row: Literal["error", "skip"] = Field("error", description="skip: bad rows are counted and left out")
     thinking: Literal["auto", "train", "empty", "drop"] = Field("auto", description="what to do with reasoning parts")
+    replay: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="general text that is learned beside raw text, against forgetting"
+    )
+    replay_share: float = Field(0.05, gt=0, lt=1, description="share of the training tokens that is replayed")
     subject: str | None = Field(None, description="the instance word of one subject's photos")
 
     @model_validator(mode="before")

@@ -58,6 +58,15 @@ class SimilarityOptions(Options):
 
     name: Literal["similarity"] = "similarity"
     scale: float = Field(20.0, gt=0, description="what a cosine is multiplied by before the softmax")
+    from_labels: bool = Field(
+        False,
+        description="rows are texts with labels: texts of one label belong together (the first step for few labels)",
+    )
+
+    @property
+    def reads(self) -> str:
+        """The objective whose rows these are."""
+        return "classification" if self.from_labels else self.name
 
 
 class PreferenceOptions(Options):

@@ -222,7 +222,7 @@ def _anchor(values: dict[str, Any], root: Path) -> None:
             if isinstance(base.get(key), str):
                 base[key] = _existing(base[key], root)
     if isinstance(data, dict):
-        for key in ("train", "dev", "test"):
+        for key in ("train", "dev", "test", "replay"):
             if isinstance(data.get(key), str):
                 data[key] = _data_path(data[key], root)
             elif isinstance(data.get(key), list):

@@ -26,6 +26,8 @@ def data_report(prepared: Prepared) -> dict[str, Any]:
         "total": sum(split.tokens for split in prepared.splits.values()),
         "trained": sum(sum(split.trained.values()) for split in prepared.splits.values()),
         "by_role": _added(prepared),
+        "replayed": train.replayed,
+        "per_byte": _per_byte(prepared),
     }
     report["longest"] = train.store.longest()
     report["truncated"] = {
@@ -41,6 +43,14 @@ def data_report(prepared: Prepared) -> dict[str, Any]:
 def _move(rows: dict[str, Any], refused: list[Refusal]) -> None:
     rows["used"] -= len(refused)
     rows["refused"] = dict(Counter(rows["refused"]) + Counter(refusal.reason for refusal in refused))
+
+
+def _per_byte(prepared: Prepared) -> float | None:
+    """Tokens for each UTF-8 byte of raw text: how well the tokenizer fits the domain; None for other data."""
+    if prepared.objective.example is not Text:
+        return None
+    size = sum(len(entry.row["text"].encode()) for entry in prepared.table("train"))
+    return prepared.splits["train"].tokens / max(1, size)
 
 
 def _added(prepared: Prepared) -> dict[str, int]:

@@ -1,0 +1,54 @@
+"""Every shipped recipe runs, on embedded bases and data: a few steps here, in full where time is given."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tailor
+from tailor.core.reporting import Reporter
+
+FOLDER = Path(__file__).resolve().parents[1] / "recipes"
+NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+MUST_GAIN = {"full", "lora", "transfer", "instruction-single-turn", "instruction-multi-turn", "continued-pretraining"}
+SHORT = ["train.max_steps=12", "train.epochs=auto"]
+FEW = ["evaluate.samples=12", "evaluate.max_new_tokens=4"]
+
+
+def run_of(name: str, tmp_path: Path, overrides: list[str]) -> Any:
+    return tailor.fit(
+        FOLDER / f"{name}.yaml", output=str(tmp_path / "run"), overrides=overrides, reporter=Reporter(quiet=True)
+    )
+
+
+def shortened(name: str) -> list[str]:
+    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    if "stages" in values:
+        return [f"stages.{place}.{change}" for place in range(1, len(values["stages"]) + 1) for change in SHORT]
+    return SHORT + FEW
+
+
+def test_the_approaches_people_ask_for_are_there() -> None:
+    asked = (
+        "full lora adapters prefix soft-prompt ia3 instruction-single-turn instruction-multi-turn transfer few-labels"
+    )
+    asked += " continued-pretraining domain-adaptation multi-task preference similarity tagging span-qa"
+    assert set(asked.split()) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_runs_and_is_proved(name: str, tmp_path: Path) -> None:
+    run = run_of(name, tmp_path, shortened(name))
+    assert run.proof["passed"], run.proof
+    assert run.evaluation["tasks"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_in_full_ends_as_its_page_says(name: str, tmp_path: Path) -> None:
+    run = run_of(name, tmp_path, [])
+    assert run.proof["passed"], run.proof
+    verdicts = {task["verdict"] for task in run.evaluation["tasks"].values()}
+    if name in MUST_GAIN:
+        assert verdicts == {"better"}
