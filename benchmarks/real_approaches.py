@@ -21,6 +21,7 @@ import torch
 
 import tailor
 from tailor.core.reporting import Reporter
+from tailor.recipe.many import parse_any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -57,7 +58,7 @@ def figures(run: Any) -> dict[str, Any]:
 
 def fitted(out: Path, **recipe: Any) -> Any:
     """A run of a recipe, into a folder."""
-    values = tailor.api.parse_any({"output": str(out), **recipe})
+    values = parse_any({"output": str(out), **recipe})
     return tailor.fit(values, reporter=Reporter())
 
 

@@ -119,11 +119,11 @@ class Source:
 
     def digest(self) -> str:
         """sha256 over the config and weight files of every part, by content: equal bases have equal digests anywhere."""
-        return self._digest(self.adapters)
+        return self._digest((*self.adapters, *([str(self.head)] if self.head else [])))
 
     def _digest(self, adapters: tuple[str, ...]) -> str:
         total = hashlib.sha256()
-        for location in (self.location, *adapters, *([str(self.head)] if self.head else [])):
+        for location in (self.location, *adapters):
             total.update(folder_digest(local_folder(location, self.options.revision)).encode())
         return total.hexdigest()
 
