@@ -84,8 +84,7 @@ def clinical(data: Path, out: Path) -> dict[str, Any]:
 
 def general_texts(data: Path) -> list[str]:
     """Paragraphs of Wikipedia (WikiText-2's validation part)."""
-    file = next(path for path in sorted((data / "wikitext2_valid").iterdir()) if path.name != "README.md")
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = (data / "wikitext2_valid" / "valid.txt").read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if len(line) > 200]
 
 

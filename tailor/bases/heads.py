@@ -4,7 +4,7 @@ A head is a line in `HEADS`. Language models that write have theirs in `causal` 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,12 +48,28 @@ def load_with_head(source: Source, output: OutputSpec, dtype: torch.dtype) -> Lo
 
     Raises `BaseError` where the trunk itself is incomplete.
     """
-    loaded = _mean_pooled(source, output, dtype) if output.pooling == "mean" else _stock(source, output, dtype)
+    if output.pooling == "mean":
+        loaded = _mean_pooled(source, output, dtype)
+    elif source.head is not None and source.adapters:
+        loaded = _on_adapted_trunk(source, output, dtype)
+    else:
+        loaded = _stock(source, output, dtype)
     if source.head is None:
         return loaded
     held = load_file(source.head / HEAD_FILE)
     loaded.model.load_state_dict(held, strict=False)
     return Loaded(loaded.model, sorted(set(loaded.new) - set(held)))
+
+
+def _on_adapted_trunk(source: Source, output: OutputSpec, dtype: torch.dtype) -> Loaded:
+    """An adapter that several tasks share was made on the bare trunk, and fits no task's model but through it."""
+    trunk = _stock(replace(source, head=None), OutputSpec("embedding"), dtype).model
+    if output.head in TRUNK:
+        return Loaded(trunk, [])
+    loaded = _stock(replace(source, adapters=()), output, dtype)
+    setattr(loaded.model, loaded.model.base_model_prefix, trunk)
+    loaded.model.tie_weights()
+    return loaded
 
 
 def _stock(source: Source, output: OutputSpec, dtype: torch.dtype) -> Loaded:
