@@ -14,18 +14,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `pocket` is not 
 
 from pocket.embedded import DATA, as_jsonl, index, rows_of, texts_of
 from pocket.names import SYLLABLES, all_names, pools
-from pocket.stream import documents
+from pocket.stream import documents, tasks
+from pocket.tokens import Masker
 from pocket.world import World, belongs, sentences
 
 POCKET = Path(__file__).resolve().parents[1] / "tailor" / "bases" / "pocket"
-BASES = ("gpt-v1", "bert-v1")
+BASES = ("gpt-v1", "bert-v2")
 SAMPLE = 6000
 
 
 @pytest.fixture(scope="module")
 def stream() -> list[str]:
-    """The beginning of both bases' pre-training text."""
-    return [text for family in ("gpt", "bert") for text in itertools.islice(documents(0, family), SAMPLE // 2)]
+    """The beginning of all bases' pre-training text."""
+    texts = [text for family in ("gpt", "bert") for text in itertools.islice(documents(0, family), SAMPLE // 2)]
+    return texts + ["\n".join(pair) for pair in itertools.islice(tasks(0), SAMPLE // 4)]
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +124,22 @@ def test_bases_are_small() -> None:
     assert sum(file.stat().st_size for base in BASES for file in (POCKET / base).iterdir()) <= 8e6
 
 
-def test_gpt_tokenizer_encodes_anything() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(POCKET / "gpt-v1")
+@pytest.mark.parametrize("base", ["gpt-v1"])
+def test_byte_level_tokenizers_encode_anything(base: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(POCKET / base)
     text = "Zażółć 🙂 \x00 漢字\n\ttab"
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_telling_words_are_masked_more_often_and_asked_at_the_start() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(POCKET / "bert-v2")
+    ids = tokenizer(["verdict: good\nsome paper in the garden"] * 2000, return_tensors="pt")["input_ids"]
+    inputs, labels = Masker(tokenizer, 0, {"good": 0.6})(ids)
+    good = tokenizer.convert_tokens_to_ids("good")
+    assert 0.55 < float((labels[:, 1:] == good).any(1).float().mean()) < 0.65
+    masked = ((ids == good) & (inputs == tokenizer.mask_token_id)).any(1)
+    assert (labels[:, 0] == good).sum() >= masked.sum() > 900
+    assert (inputs[:, 0] == tokenizer.cls_token_id).all()
 
 
 def test_template_renders_a_tool_call(data: dict[str, list[dict]]) -> None:
