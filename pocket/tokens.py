@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
 GPT_VOCABULARY, BERT_VOCABULARY = 2304, 3072
-GPT_LENGTH, GPT_TOKENS, ECHO_LENGTH = 512, 2048, 64
+GPT_LENGTH, GPT_TOKENS = 512, 2048
 BERT_LENGTH, BERT_TOKENS = 256, 2048
 T5_VOCABULARY, T5_LENGTH, T5_TOKENS = 2048, 256, 2048
 SENTINELS = [f"<extra_id_{number}>" for number in range(32)]
@@ -99,17 +99,6 @@ def bert_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         model_max_length=BERT_LENGTH,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
-
-
-def echo_batches(tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> Iterator[Batch]:
-    """Random tokens that come again and again: nothing to learn here but to look back and copy."""
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        period = int(torch.randint(6, 25, (1,), generator=generator))
-        shape = (GPT_TOKENS // ECHO_LENGTH, period)
-        tokens = torch.randint(len(tokenizer), shape, generator=generator)
-        repeats = -(-ECHO_LENGTH // period)
-        yield {"input_ids": tokens.repeat(1, repeats)[:, :ECHO_LENGTH].contiguous(), "tokens": torch.tensor(GPT_TOKENS)}
 
 
 def gpt_batches(texts: Iterator[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
