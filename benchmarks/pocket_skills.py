@@ -26,7 +26,7 @@ from pocket.stream import made_up_word
 from pocket.world import StuckError, World, code
 from tailor.core.paths import embedded_base, embedded_data
 
-ROWS = 100
+ROWS = 60
 SHOWN = {"reviews": 6, "tickets": 6, "clinic_urgency": 6}
 PLAIN = "Text: {}\nLabel: {}"
 Ask = Callable[[list[tuple[str, str]], str, list[str]], str]
