@@ -90,6 +90,16 @@ def review(world: World, positive: bool, thing: str | None = None) -> str:
     return " ".join([world.say(INTRODUCES, thing=thing), *parts] if world.chance(0.4) else parts)
 
 
+def outcry(world: World, positive: bool) -> str:
+    """Nothing but praise or nothing but blame: every word of opinion has the same direction."""
+    thing, word = world.slot("thing"), "{good}" if positive else "{bad}"
+    facts = {"thing": thing, "word": word, "word2": word, "Word": word, "aspect2": "{aspect}"}
+    return " ".join(
+        world.say(FEELS[1 if positive else -1] if world.chance(0.3) else SAYS, **facts)
+        for _ in range(world.number(1, 3))
+    )
+
+
 INTRODUCES = (
     "{yesterday} I got the {brand} {thing}.",
     "My {relative} {ordered|picked|gave me} the {brand} {thing}.",

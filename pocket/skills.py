@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pocket.general import TOPICS, any_article, questions_about, summarise
 from pocket.names import pools
-from pocket.opinions import opinion, review
+from pocket.opinions import opinion, outcry, review
 from pocket.records import SYMPTOMS, URGENCIES, clinic_note, written_order
 from pocket.service import TEAMS, ticket
 from pocket.world import StuckError, World
@@ -188,17 +188,21 @@ def any_task(world: World) -> Task:
             continue
 
 
+def short_opinion(world: World, positive: bool) -> str:
+    """A sentence or a few that judge a thing."""
+    if world.chance(0.5):
+        return opinion(world, world.number(1, 2) * (1 if positive else -1), world.slot("thing"))
+    return world.make(lambda: world.pick((outcry, review))(world, positive))
+
+
 def short_examples(world: World) -> tuple[list[str], Callable[[int], str]]:
     """A classification problem with short texts: its classes, and a writer of a text of a class, given its index."""
     kind = world.pick(("sentiment", "sentiment", "teams", "topics", "urgency"))
     if kind == "sentiment":
-        thing = world.slot("thing")
-        return ["positive", "negative"], lambda index: opinion(
-            world, 2 - 4 * index + (world.number(-1, 0) if index == 0 else world.number(0, 1)), thing
-        )
+        return ["positive", "negative"], lambda index: short_opinion(world, index == 0)
     if kind == "teams":
         teams = world.sample(TEAMS, world.number(2, 3))
-        return teams, lambda index: world.make(lambda: ticket(world, teams[index])[0].split(". ")[-1])
+        return teams, lambda index: world.make(lambda: ticket(world, teams[index])[0])
     if kind == "urgency":
         return list(URGENCIES), lambda index: world.say(
             "{Patient|The {job}} with {symptom}.", symptom=world.pick(SYMPTOMS[URGENCIES[index]])

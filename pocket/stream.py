@@ -1,16 +1,18 @@
 """The pre-training text: an endless, seeded mixture of everything that the bases should have seen once."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from pocket.general import any_article
+from pocket.general import TOPICS, any_article
 from pocket.lexicon import LEXICON
 from pocket.names import POOLS, all_names
-from pocket.opinions import review, starred
+from pocket.opinions import outcry, review, starred
 from pocket.records import URGENCIES, clinic_note, contract
 from pocket.service import TEAMS, dialogue, draw_style, ticket
 from pocket.skills import any_task, question, short_examples, summary
@@ -34,10 +36,17 @@ def render(messages: list[dict[str, object]], tools: list[dict[str, object]] | N
 # ---- plain documents: both bases learn from these
 
 
+def labelled(world: World, text: str, label: str, headings: tuple[str, ...]) -> str:
+    """A text, mostly with its label before or after it."""
+    heading = world.pick(headings)
+    forms = (text, f"{label.capitalize()}: {text}", f"{heading}: {label}\n{text}", f"{text}\n{heading}: {label}")
+    return world.rng.choices(forms, (2, 2, 2, 4))[0]
+
+
 def news(world: World) -> str:
     """An article."""
     topic, _, text = any_article(world)
-    return f"{topic.capitalize()}: {' '.join(text)}" if world.chance(0.2) else " ".join(text)
+    return labelled(world, " ".join(text), topic, ("Topic", "About"))
 
 
 VERDICTS = (
@@ -50,23 +59,19 @@ VERDICTS = (
 
 
 def opinion_piece(world: World) -> str:
-    """A review, mostly with its stars or a verdict before or after it."""
-    if world.chance(0.2):
+    """A review, mostly with its stars or a verdict before or after it; many say nothing but praise or blame."""
+    if world.chance(0.15):
         text, stars = starred(world)
         return world.pick((f"{text}\nStars: {stars:g} of 5", f"{stars:g} of 5 stars\n{text}"))
     positive = world.chance(0.5)
-    text = review(world, positive)
-    verdict = world.pick(VERDICTS)[0 if positive else 1]
-    return world.pick(
-        (text, f"{verdict.capitalize()}: {text}", f"Verdict: {verdict}\n{text}", f"{text}\nVerdict: {verdict}")
-    )
+    text = review(world, positive) if world.chance(0.6) else outcry(world, positive)
+    return labelled(world, text, world.pick(VERDICTS)[0 if positive else 1], ("Verdict",))
 
 
 def message(world: World) -> str:
-    """A message to customer service, at times with the team that got it."""
+    """A message to customer service, mostly with the team that got it."""
     team = world.pick(TEAMS)
-    text, _ = ticket(world, team)
-    return world.pick((text, text, f"To: {team}\n{text}", f"{text}\nTeam: {team}"))
+    return labelled(world, ticket(world, team)[0], team, ("To", "Team"))
 
 
 def plain_dialogue(world: World) -> str:
@@ -77,10 +82,9 @@ def plain_dialogue(world: World) -> str:
 
 
 def note(world: World) -> str:
-    """A clinic note, at times with its urgency."""
+    """A clinic note, mostly with its urgency."""
     level = world.pick(URGENCIES)
-    text = clinic_note(world, level)
-    return world.pick((text, text, f"{text}\nUrgency: {level}"))
+    return labelled(world, clinic_note(world, level), level, ("Urgency",))
 
 
 def agreement(world: World) -> str:
@@ -184,19 +188,77 @@ def read_and_shorten(world: World) -> str:
     return world.pick((f"{text}\nSummary: {short}", f"Document: {text}\nSummary: {short}"))
 
 
-def demonstrations(world: World) -> str:
-    """Labelled examples whose label words are drawn for this document alone: only the examples tell what they mean."""
-    classes, write = short_examples(world)
-    labels = world.sample(world.names[world.pick(("brand", "creature", "company"))], len(classes))
-    if world.chance(0.3):
-        labels = list(classes)
-    order = [index % len(classes) for index in range(world.number(5, 9))]
+def invented_labels(world: World, count: int) -> list[str]:
+    """Label words that mean nothing, or nothing here: only the examples tell."""
+    if world.chance(0.25):
+        return world.sample("ABCDEFGH", count)
+    if world.chance(0.4):
+        return world.sample(world.names[world.pick(("brand", "creature", "company"))], count)
+    return [made_up_word(world) for _ in range(count)]
+
+
+EXAMPLE_FORMS = (
+    "Text: {}\nLabel: {}",
+    "Text: {}\nLabel: {}",
+    "Input: {}\nOutput: {}",
+    "{}\nAnswer: {}",
+    "{} => {}",
+)
+
+
+def shown_order(world: World, classes: int, count: int) -> list[int]:
+    """Classes in disorder, each about as often."""
+    order = [index % classes for index in range(count)]
     world.rng.shuffle(order)
-    lines = [f"Text: {write(index)}\nLabel: {labels[index]}" for index in order]
+    return order
+
+
+def demonstrations(world: World) -> str:
+    """Labelled examples; mostly the label words are drawn for this document alone."""
+    classes, write = short_examples(world)
+    labels = list(classes) if world.chance(0.4) else invented_labels(world, len(classes))
+    order = shown_order(world, len(classes), world.number(5, 10))
+    examples = [(write(index), labels[index]) for index in order]
     heading = world.say(
         "{Classify|Label|Sort} {each|every} {text|line} {as|with} {choices}.", choices=" or ".join(labels)
     )
-    return "\n".join([heading, *lines] if world.chance(0.6) else lines)
+    if world.chance(0.25):
+        return shown_in_chat(heading, examples, world.chance(0.5))
+    form, gap = world.pick(EXAMPLE_FORMS), world.pick(("\n", "\n\n"))
+    lines = [form.format(*example) for example in examples]
+    return gap.join([heading, *lines] if world.chance(0.5) else lines)
+
+
+def shown_in_chat(heading: str, examples: list[tuple[str, str]], turns: bool) -> str:
+    """Examples as earlier turns of a chat, or all in one message that ends with a question."""
+    if turns:
+        said = [(heading if text is examples[0][0] else "", text, label) for text, label in examples]
+        return render(
+            [
+                message
+                for before, text, label in said
+                for message in (
+                    {"role": "user", "content": f"{before}\n{text}".strip()},
+                    {"role": "assistant", "content": label},
+                )
+            ]
+        )
+    *shown, (text, label) = examples
+    content = "\n".join([heading, *(EXAMPLE_FORMS[0].format(*example) for example in shown), f"Text: {text}\nLabel:"])
+    return render([{"role": "user", "content": content}, {"role": "assistant", "content": label}])
+
+
+KINDS = ("colour", "month", "day", "crop", "goods", "sport", "illness", "body", "thing", "food", "job", "building",
+         "season", "money", "date", "code", "person", "town", "firm_kind", "relative", "room", "art")  # fmt: skip
+
+
+def sorting_game(world: World) -> str:
+    """Single words with a label for their kind: the shortest demonstrations, many in one document."""
+    kinds = ["good", "bad"] if world.chance(0.4) else world.sample(KINDS, world.number(2, 3))
+    labels = invented_labels(world, len(kinds))
+    mark = world.pick((": ", " => ", " is ", " - ", "\nLabel: "))
+    order = shown_order(world, len(kinds), world.number(8, 18))
+    return "\n".join(f"{world.fill(f'{{{kinds[index]}}}')}{mark}{labels[index]}" for index in order)
 
 
 def table(world: World) -> str:
@@ -228,38 +290,64 @@ def roll_call(world: World) -> str:
     )
 
 
+T = TypeVar("T", str, tuple[str, str])
 Writer = Callable[[World], str]
 PLAIN: dict[Writer, int] = {
-    news: 22,
-    opinion_piece: 18,
+    news: 18,
+    opinion_piece: 32,
     message: 12,
-    plain_dialogue: 8,
+    plain_dialogue: 7,
     note: 9,
-    agreement: 6,
-    glossary: 2,
+    agreement: 5,
+    glossary: 5,
 }
 FORMED: dict[Writer, int] = {
-    spoken_task: 18,
-    written_task: 8,
-    support_chat: 18,
-    small_talk: 4,
-    tool_chat: 9,
-    read_and_answer: 5,
-    read_and_shorten: 4,
-    demonstrations: 12,
+    spoken_task: 16,
+    written_task: 7,
+    support_chat: 16,
+    small_talk: 3,
+    tool_chat: 6,
+    read_and_answer: 3,
+    read_and_shorten: 3,
+    demonstrations: 26,
+    sorting_game: 12,
     table: 4,
-    roll_call: 9,
+    roll_call: 8,
 }
 
 
-def documents(seed: int | str, family: str) -> Iterator[str]:
-    """The endless stream of pre-training documents for "gpt" (all kinds) or "bert" (plain ones)."""
-    world = World("pretrain", seed)
-    mixture = {**{writer: weight / 2 for writer, weight in PLAIN.items()}, **FORMED} if family == "gpt" else PLAIN
+def telling_words() -> dict[str, float]:
+    """Words that tell what a text is, and how often the masked model is asked for one: mostly they can be inferred."""
+    labels = [*itertools.chain(*VERDICTS), "praise", "blame", *TEAMS, *URGENCIES, *TOPICS]
+    opinions = [word for kind in ("great", "fine", "awful", "poor", "love", "hate") for word in LEXICON[kind]]
+    return {**dict.fromkeys(opinions, 0.3), **dict.fromkeys(labels, 0.6)}
+
+
+def from_mixture(world: World, mixture: dict[Callable[[World], T], float]) -> Iterator[T]:
+    """What the writers of a mixture write, without end."""
     writers, weights = list(mixture), list(mixture.values())
     while True:
         writer = world.rng.choices(writers, weights)[0]
         try:
-            yield world.make(lambda writer=writer: writer(world))  # type: ignore[misc]
+            yield world.make(
+                lambda writer=writer: writer(world), lambda made: made if isinstance(made, str) else "\n".join(made)
+            )
         except StuckError:
             continue
+
+
+def documents(seed: int | str, family: str) -> Iterator[str]:
+    """The endless stream of pre-training documents for "gpt" (all kinds) or for "bert" and "t5" (plain ones)."""
+    mixture = {**{writer: weight / 3 for writer, weight in PLAIN.items()}, **FORMED} if family == "gpt" else PLAIN
+    return from_mixture(World("pretrain", seed), mixture)
+
+
+def tasks(seed: int | str) -> Iterator[tuple[str, str]]:
+    """The endless stream of skills as a text and what it asks for, for the T5 base."""
+    return from_mixture(World("pretrain", f"tasks-{seed}"), {asked: 1})
+
+
+def asked(world: World) -> tuple[str, str]:
+    """An instruction with its input, and the output."""
+    instruction, text, answer = any_task(world)
+    return f"{instruction}\n{text}", answer

@@ -3,29 +3,32 @@
 import hashlib
 import itertools
 import json
+import random
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `pocket` is not part of the installed package
 
 from pocket.embedded import DATA, as_jsonl, index, rows_of, texts_of
 from pocket.names import SYLLABLES, all_names, pools
-from pocket.stream import documents
+from pocket.stream import documents, tasks
+from pocket.tokens import SENTINELS, Masker, corrupt
 from pocket.world import World, belongs, sentences
 
 POCKET = Path(__file__).resolve().parents[1] / "tailor" / "bases" / "pocket"
-BASES = ("gpt-v1", "bert-v1")
+BASES = ("gpt-v1", "bert-v2", "t5-v1")
 SAMPLE = 6000
 
 
 @pytest.fixture(scope="module")
 def stream() -> list[str]:
-    """The beginning of both bases' pre-training text."""
-    return [text for family in ("gpt", "bert") for text in itertools.islice(documents(0, family), SAMPLE // 2)]
+    """The beginning of all bases' pre-training text."""
+    texts = [text for family in ("gpt", "bert") for text in itertools.islice(documents(0, family), SAMPLE // 2)]
+    return texts + ["\n".join(pair) for pair in itertools.islice(tasks(0), SAMPLE // 4)]
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +122,53 @@ def test_manifest_tells_the_truth(base: str) -> None:
 
 
 def test_bases_are_small() -> None:
-    assert sum(file.stat().st_size for base in BASES for file in (POCKET / base).iterdir()) <= 8e6
+    *older, t5 = (sum(file.stat().st_size for file in (POCKET / base).iterdir()) for base in BASES)
+    assert sum(older) <= 8e6
+    assert t5 <= 3e6
 
 
-def test_gpt_tokenizer_encodes_anything() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(POCKET / "gpt-v1")
+@pytest.mark.parametrize("base", ["gpt-v1", "t5-v1"])
+def test_byte_level_tokenizers_encode_anything(base: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(POCKET / base)
     text = "Zażółć 🙂 \x00 漢字\n\ttab"
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_telling_words_are_masked_more_often_and_asked_at_the_start() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(POCKET / "bert-v2")
+    ids = tokenizer(["verdict: good\nsome paper in the garden"] * 2000, return_tensors="pt")["input_ids"]
+    inputs, labels = Masker(tokenizer, 0, {"good": 0.6})(ids)
+    good = tokenizer.convert_tokens_to_ids("good")
+    assert 0.55 < float((labels[:, 1:] == good).any(1).float().mean()) < 0.65
+    masked = ((ids == good) & (inputs == tokenizer.mask_token_id)).any(1)
+    assert (labels[:, 0] == good).sum() >= masked.sum() > 900
+    assert (inputs[:, 0] == tokenizer.cls_token_id).all()
+
+
+def test_t5_corruption_can_be_undone() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(POCKET / "t5-v1")
+    sentinels = tokenizer.convert_tokens_to_ids(SENTINELS)
+    ids = tokenizer(" ".join(itertools.islice(documents(0, "t5"), 3)), add_special_tokens=False)["input_ids"]
+    inputs, targets = corrupt(ids, sentinels, random.Random(0))
+    spans: dict[int, list[int]] = {}
+    for token in targets:
+        if token in sentinels:
+            spans[token] = []
+        else:
+            spans[[*spans][-1]].append(token)
+    assert list(itertools.chain(*(spans.get(token, [token]) for token in inputs))) == ids
+    assert list(spans) == sentinels[: len(spans)]
+
+
+def test_t5_starts_from_padding_and_stops() -> None:
+    model = AutoModelForSeq2SeqLM.from_pretrained(POCKET / "t5-v1")
+    tokenizer = AutoTokenizer.from_pretrained(POCKET / "t5-v1")
+    assert (tokenizer.pad_token_id, tokenizer.eos_token) == (0, "</s>")
+    assert model.config.decoder_start_token_id == model.generation_config.decoder_start_token_id == 0
+    assert model.get_input_embeddings().weight is model.lm_head.weight
+    text = "Which team should handle this message?\nI was charged twice for the Zelra lamp."
+    written = model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=10, do_sample=False)[0].tolist()
+    assert written[-1] == tokenizer.eos_token_id
 
 
 def test_template_renders_a_tool_call(data: dict[str, list[dict]]) -> None:
