@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test test-all lint format bench bench-pocket pocket docs clean
+.PHONY: quickstart test test-all lint format bench bench-approaches pocket docs clean
 
 quickstart: $(VENV)/.run
 	$(BIN)/tailor demo
@@ -26,6 +26,9 @@ lint: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-approaches: $(VENV)/.test
+	$(BIN)/python benchmarks/approaches.py
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/pocket_start.py
