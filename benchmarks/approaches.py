@@ -1,7 +1,7 @@
 """What every shipped recipe gives, three seeds each: `python benchmarks/approaches.py [NAME …]` (`make bench-approaches`).
 
-Each recipe runs as it stands, on embedded bases and data. Figures are kept in `benchmarks/results/approaches.json` with date and
-machine, and the table between the marks in docs/approaches.md is written from them.
+Each recipe runs as it stands, on embedded bases and data. Figures are kept in `benchmarks/results/approaches.json` with
+date and machine, and the table between the marks in docs/approaches.md is written from them.
 """
 
 import json
@@ -24,7 +24,9 @@ RECIPES, PAGE = ROOT / "recipes", ROOT / "docs" / "approaches.md"
 RESULTS = ROOT / "benchmarks" / "results" / "approaches.json"
 SEEDS = (0, 1, 2)
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-HEADINGS = "| recipe | what | base → tuned, by seed | difference (95 % interval), by seed | verdicts | trained | seconds | proof |"
+HEADINGS = (
+    "| recipe | what | base → tuned, by seed | difference (95 % interval) | verdicts | trained | seconds | proof |"
+)
 
 
 def seeded(values: dict[str, Any], seed: int) -> list[str]:

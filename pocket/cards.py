@@ -34,7 +34,7 @@ KINDS = {
         "token",
     ),
     "encoder": ("encoder (BERT architecture)", "", "masked token"),
-    "seq2seq": ("encoder-decoder (T5 architecture)", ", instructions with their outputs", "target token"),
+    "encoder-decoder": ("encoder-decoder (T5 architecture)", ", instructions with their outputs", "target token"),
 }
 
 

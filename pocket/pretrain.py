@@ -266,7 +266,7 @@ def make_t5(steps: int) -> None:
     unseen = t5_batches(documents(HELD_OUT_SEED, "t5"), tasks(HELD_OUT_SEED), tokenizer, 1)
     loss = held_out_loss(model, t5_loss, unseen)
     print(f"held-out loss {loss:.3f}")
-    save("t5", model, tokenizer, facts_of(model, "seq2seq", 256, steps, tokens, loss))
+    save("t5", model, tokenizer, facts_of(model, "encoder-decoder", 256, steps, tokens, loss))
 
 
 def facts_of(
