@@ -136,6 +136,7 @@ def best_of(score: Callable[[str, str], float]) -> Callable[[Answer], float]:
 
 
 def same_words(expected: str, given: str) -> float:
+    """1 where two answers are the same but for case, articles and punctuation, as SQuAD takes it."""
     return float(text_scores.squad_tokens(expected) == text_scores.squad_tokens(given))
 
 
