@@ -134,9 +134,11 @@ def _chosen_base(data: Any, say: Any) -> str:
 
 def _first_data(values: Mapping[str, Any]) -> Any:
     """The data that a base is chosen for: of the last stage or the first task, where there are several."""
-    if "stages" in values:
-        return values["stages"][-1]["data"]
-    return next(iter(values["tasks"].values()))["data"] if "tasks" in values else values["data"]
+    parts = values.get("stages") or list((values.get("tasks") or {}).values())
+    whole = parts[-1] if parts else values
+    if not isinstance(whole, dict) or "data" not in whole:
+        raise RecipeError("there is no data to choose a base for", where="base", fix="add --base B", code="missing_key")
+    return whole["data"]
 
 
 def _output(recipe: AnyRecipe, resume: bool) -> Path:

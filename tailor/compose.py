@@ -1,7 +1,7 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe
 
 SHOWN = 20
+FEWEST_TOKENS = 8
+"""A row that may have fewer is no text."""
 SPLITS = ("train", "dev", "test")
 MERGED = "base"
 """Where a run that starts from an adapter keeps its merged base: stock libraries need it to load what comes of it."""
@@ -114,7 +116,10 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
     check_refused(recipe, *splits.values())
     if recipe.data.replay is not None:
-        splits["train"].replayed = replay(recipe, objective, base, splits["train"], root)
+        general = replay_rows(recipe, objective, root)
+        splits["train"].replayed = replay(recipe, objective, base, splits["train"], general.train)
+        digests = {**loaded.report.digests, "replay": general.report.digests["train"]}
+        loaded = replace(loaded, report=replace(loaded.report, digests=digests))
     if not len(splits["train"].store):
         raise DataError(
             "no row is left to train on", where=str(recipe.data.train), fix="`tailor check` lists the reasons"
@@ -122,17 +127,20 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     return Prepared(recipe, base, objective, loaded, splits)
 
 
-def replay(recipe: Recipe, objective: Any, base: Any, train: Encoded, root: Path | None) -> int:
+def replay_rows(recipe: Recipe, objective: Any, root: Path | None) -> Loaded:
+    """The general text that a recipe names."""
+    if objective.example is not Text:
+        raise RecipeError("only raw text is replayed beside raw text", where="data.replay", fix="leave it out")
+    assert recipe.data.replay is not None
+    return load(recipe.data.replay, dev=0.0, test=0.0, root=root, objective=objective.name)
+
+
+def replay(recipe: Recipe, objective: Any, base: Any, train: Encoded, general: Table) -> int:
     """Add general text to the training examples, as many tokens as its share asks for; returns how many were added.
 
     A few per cent keep most of what continued pre-training would forget (Ibrahim et al. 2024, arXiv 2403.08763). What is
     taken is the same for every run: the texts by their ids, each at most once.
     """
-    if objective.example is not Text:
-        raise RecipeError("only raw text is replayed beside raw text", where="data.replay", fix="leave it out")
-    sources = recipe.data.replay
-    assert sources is not None
-    general = load(sources, dev=0.0, test=0.0, root=root, objective=objective.name).train
     wanted = train.tokens * recipe.data.replay_share / (1 - recipe.data.replay_share)
     added = 0
     for index in sorted(range(len(general)), key=lambda place: general[place].id):
@@ -199,6 +207,12 @@ def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) ->
         )
     base = registry.load("base", source.family)(source, options)
     objective.meet(base)
+    if base.context < FEWEST_TOKENS:
+        raise RecipeError(
+            f"{options.reserved} virtual tokens leave no room in a context of {base.context + options.reserved}",
+            where="method.tokens",
+            fix="name fewer",
+        )
     if base.limit > base.context:
         raise RecipeError(
             f"{base.limit} tokens are more than this base's context of {base.context}", where="data.max_length"

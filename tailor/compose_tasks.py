@@ -10,7 +10,7 @@ import torch
 
 from tailor.bases.loading import HEAD_DESCRIPTION, LABELS_FILE, find
 from tailor.bases.shared import SharedBase, save_head
-from tailor.compose import Prepared, load_dtype, output_of, prepare
+from tailor.compose import MERGED, Prepared, load_dtype, output_of, prepare
 from tailor.core import registry
 from tailor.core.contracts import Attached, EncodeOptions, OutputSpec
 from tailor.core.errors import RecipeError
@@ -62,6 +62,19 @@ def prepare_tasks(recipe: TasksRecipe) -> Tasks:
                 fix="put the rows of all such tasks into one list: data: [first.jsonl, second.jsonl]",
                 code="no_such_pair",
             )
+        if "embedding" not in one.base.heads:
+            raise RecipeError(
+                f"a base of family {one.base.family} gives no trunk that several tasks could share",
+                where="base",
+                fix="choose an encoder such as pocket:bert",
+                code="no_such_pair",
+            )
+        if getattr(one.recipe.method, "unfreeze", 0) or getattr(one.recipe.method, "solver", "") == "exact":
+            raise RecipeError(
+                "heads of several tasks are trained side by side on a frozen trunk: none is solved, no block follows",
+                where="method",
+                fix="leave out solver and unfreeze",
+            )
         prepared[name] = one
     return Tasks(recipe, prepared)
 
@@ -82,6 +95,13 @@ class AttachedTasks:
         self.linear: torch.nn.Linear | None = None
         own = set(base.head_parameters())
         moving = {id(value) for value in trunk.trainable().values()} if trunk else set()
+        if moving - {id(value) for value in self.model.parameters()}:
+            raise RecipeError(
+                "this method lies beside the trunk, not in it, so the tasks' models would not see it",
+                where="method",
+                fix="choose method: full, lora, ia3 or head",
+                code="no_such_pair",
+            )
         for name, value in self.model.named_parameters():
             if name in own:
                 value.data = value.data.float()
@@ -142,6 +162,8 @@ def make_tasks_job(tasks: Tasks, recipe: Recipe, place: Place, folder: Path, rep
     base = SharedBase(trunk, {name: one.base for name, one in tasks.prepared.items()}, outputs)
     torch.manual_seed(recipe.train.seed)
     base.load(load_dtype(recipe, place, source))
+    if source.adapters:
+        trunk.save(trunk.model, folder / MERGED)
     torch.manual_seed(recipe.train.seed)
     frozen = "head" in method.needs
     for value in trunk.model.parameters():

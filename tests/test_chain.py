@@ -4,9 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
 import tailor
+from tailor.bases.heads import HEADS
 from tailor.bases.loading import find
+from tailor.bases.weights import merged
 from tailor.recipe.base import BaseOptions
 
 SHORT = ["train.max_steps=4", "evaluate.samples=4", "evaluate.max_new_tokens=4", "evaluate.forgetting=false"]
@@ -112,3 +116,25 @@ def test_under_bf16_what_learns_is_fp32_and_positions_are_not_rounded(tmp_path: 
     assert frozen == {torch.bfloat16}
     buffers = dict(job.attached.model.named_buffers())
     assert all(value.dtype == torch.float32 for name, value in buffers.items() if "inv_freq" in name)
+
+
+@pytest.mark.parametrize(("first", "second"), [("labels", "embedding"), ("embedding", "labels"), ("masked", "labels")])
+def test_an_adapter_is_merged_under_another_head_too(bert: Path, tmp_path: Path, first: str, second: str) -> None:
+    """What its layers compute is the same, whatever the trunk is called in the model that it was made on."""
+    made_on, wanted = (HEADS[head].model_class.from_pretrained(bert) for head in (first, second))
+    trunk_of = {"embedding": lambda model: model}
+    lora = LoraConfig(
+        target_modules="all-linear", init_lora_weights=False, exclude_modules=["classifier", "cls", "pooler"]
+    )
+    torch.manual_seed(0)
+    tuned = get_peft_model(made_on, lora)
+    tuned.save_pretrained(tmp_path / "adapter")
+    expected = tuned.merge_and_unload()
+    found = merged(wanted, tmp_path / "adapter")
+    pick = [trunk_of.get(head, lambda model: model.bert)(model) for head, model in ((first, expected), (second, found))]
+    ids = torch.arange(10, 20)[None]
+    with torch.no_grad():
+        outputs = [model.eval()(input_ids=ids).last_hidden_state for model in pick]
+        plain = HEADS["embedding"].model_class.from_pretrained(bert).eval()(input_ids=ids).last_hidden_state
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-6)
+    assert not torch.allclose(outputs[1], plain, atol=1e-2)

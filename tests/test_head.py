@@ -152,3 +152,8 @@ def test_loss_after_solving_is_below_that_of_any_constant(bert: Path, tmp_path: 
     targets = np.array([feature.target for feature in job.train])
     shares = np.bincount(targets) / len(targets)
     assert solve._loss(job, job.train) < -(shares * np.log(shares)).sum()
+
+
+def test_a_decoders_own_head_is_trained(llama: Path, tmp_path: Path) -> None:
+    """It scores every token and has no bias, so that nothing is solved in one go."""
+    assert job_for(llama, tmp_path, "single").attached.driver == "gradient"

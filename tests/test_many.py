@@ -11,17 +11,20 @@ import yaml
 from tiny import InterruptingReporter, copies, rows_of, write_rows
 
 import tailor
+from tailor.bases.loading import find
 from tailor.compose import choose_place
 from tailor.compose_tasks import Tasks, make_tasks_job, prepare_tasks
 from tailor.core.errors import Interrupted, RecipeError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import made_by
-from tailor.engine.loop import Job, fit
+from tailor.engine.loop import Job, dev_batches, fit
 from tailor.engine.order import TaskOrder, batch_indices, task_shares
+from tailor.recipe.base import BaseOptions
 from tailor.recipe.many import StagedRecipe, TasksRecipe, parse_any
 from tailor.recipe.recipe import override
 from tailor.verbs import stages
 from tailor.verbs import tasks as tasks_verb
+from tailor.verbs.fit import run
 
 QUIET = Reporter(quiet=True)
 TRAIN = {"max_steps": 4, "examples_per_batch": 8, "learning_rate": 3e-3, "precision": "fp32", "checkpoint_every": 1}
@@ -252,3 +255,79 @@ def test_stages_that_are_stopped_go_on(llama: Path, tmp_path: Path) -> None:
     answer = stages.run(recipe, resume=True, reporter=QUIET)
     assert answer["status"] == "done"
     assert answer["train"]["steps"] == 4
+
+
+# --- what was found wrong once ----------------------------------------------------------------------------------------
+
+
+def test_a_method_beside_the_trunk_is_refused_for_several_tasks(bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="lies beside the trunk"):
+        tasks_job(tasks_recipe(bert, tmp_path, method={"name": "adapter", "bottleneck": 4}))
+
+
+@pytest.mark.parametrize("method", [{"name": "head", "unfreeze": 1}, {"name": "head", "solver": "exact"}])
+def test_heads_side_by_side_are_trained(bert: Path, tmp_path: Path, method: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="none is solved"):
+        prepare_tasks(tasks_recipe(bert, tmp_path, method=method))
+
+
+def test_several_tasks_need_a_trunk(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="gives no trunk"):
+        prepare_tasks(tasks_recipe(llama, tmp_path))
+
+
+def test_dev_is_looked_at_task_by_task_where_a_loss_couples(bert: Path, tmp_path: Path) -> None:
+    tasks = {
+        "pairs": {"data": {"train": file(tmp_path, "triplet", 30), "dev": 0.4}, "objective": "similarity"},
+        "colour": {"data": {"train": file(tmp_path, "single", 30), "dev": 0.4}},
+    }
+    recipe = tasks_recipe(bert, tmp_path, tasks=tasks)
+    Path(recipe.output).mkdir()
+    _, job = tasks_job(recipe)
+    features = [job.dev[index] for index in range(len(job.dev))]
+    assert all(len({features[index].task for index in group}) == 1 for group in dev_batches(job, features))
+    fit(job)
+
+
+def test_tasks_start_from_an_adapter_run(bert: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    values = {
+        "base": str(bert),
+        "data": file(tmp_path, "single"),
+        "method": "lora",
+        "train": TRAIN,
+        "output": str(first),
+    }
+    run(parse_any(values), resume=False, reporter=QUIET)  # type: ignore[arg-type]
+    answer = tasks_verb.run(tasks_recipe(first, tmp_path, method="lora"), resume=False, reporter=QUIET)
+    assert answer["proof"]["passed"], answer["proof"]
+
+
+def test_stages_on_the_same_rows_divide_them_alike(bert: Path, tmp_path: Path) -> None:
+    data = file(tmp_path, "single")
+    first = {"data": data, "objective": {"name": "similarity", "from_labels": True}, "train": {"seed": 1}}
+    with pytest.raises(RecipeError, match="divides the same rows otherwise"):
+        staged_recipe(bert, tmp_path, stages=[first, {"data": data, "method": "head"}])
+
+
+def test_one_task_of_several_is_evaluated_by_itself(bert: Path, tmp_path: Path) -> None:
+    recipe = tasks_recipe(bert, tmp_path)
+    answer = tasks_verb.run(recipe, resume=False, reporter=QUIET)
+    alone = tailor.evaluate(str(Path(recipe.output) / "model" / "heads" / "names"))
+    assert alone["tasks"]["default"]["metrics"] == answer["evaluation"]["tasks"]["names"]["metrics"]
+    with pytest.raises(RecipeError, match="this run has several tasks"):
+        tailor.evaluate(recipe.output)
+
+
+def test_an_adapter_on_a_base_with_a_pooled_head_is_measured_as_itself(bert: Path, tmp_path: Path) -> None:
+    """The head of the base reads the mean token state; the adapter's own does not, and is the one that counts."""
+    data, output = file(tmp_path, "single", 80), tmp_path / "second"
+    values = {"base": str(bert), "data": data, "method": "head", "output": str(tmp_path / "first")}
+    run(parse_any(values), resume=False, reporter=QUIET)  # type: ignore[arg-type]
+    train = {**TRAIN, "max_steps": 40}
+    values |= {"base": str(tmp_path / "first"), "method": "lora", "train": train, "output": str(output)}
+    run(parse_any(values), resume=False, reporter=QUIET)  # type: ignore[arg-type]
+    source = find(BaseOptions(name=str(output)))
+    assert source.pooling == "stock"
+    texts = [row["text"] for row in rows_of("single", 20)]
+    assert tailor.load(output).predict(texts) != tailor.load(tmp_path / "first").predict(texts)

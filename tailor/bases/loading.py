@@ -103,7 +103,8 @@ class Source:
     @property
     def mean_pool_head(self) -> Path | None:
         """The folder of a mean-pool head that lies beside the trunk."""
-        return Path(self.location) if (Path(self.location) / MEAN_POOL_FILE).exists() else None
+        beside = (Path(self.location) / MEAN_POOL_FILE).exists()
+        return Path(self.location) if beside and not self.adapters else None  # an adapter brings a head of its own
 
     @property
     def pooling(self) -> Literal["stock", "mean"]:
@@ -189,7 +190,7 @@ def find(options: BaseOptions) -> Source:
 
 
 def _local(path: Path, options: BaseOptions) -> Source:
-    path = made_by(path)
+    path = made_by(path.parent) / "model" if path.name == "model" else made_by(path)
     if (path / HEAD_DESCRIPTION).exists():
         return _task_of(path, options)
     model = path / "model"

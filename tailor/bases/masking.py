@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tailor.core.contracts import OutputSpec
-from tailor.core.errors import BaseError, refuse
+from tailor.core.errors import BaseError, RecipeError, refuse
 from tailor.core.examples import Features, Text
 
 HIDDEN, SWAPPED = 0.8, 0.1
@@ -58,6 +58,10 @@ class Masking:
             raise refuse("too_short", "the tokenizer knows no word of this text")
         before, after = self.ends
         room = window - len(before) - len(after)
+        if room < 1:
+            raise RecipeError(
+                f"{window} tokens leave no room for text between this base's own marks", where="data.max_length"
+            )
         rows = []
         for index, start in enumerate(range(0, len(ids), room)):
             shown, some = ids[start : start + room], words[start : start + room]

@@ -36,6 +36,8 @@ class Seq2SeqBase:
     has: ClassVar[frozenset[Need]] = frozenset({"linears", "blocks", "head", "weights", "prompt_text"})
     heads: ClassVar[frozenset[Head]] = frozenset({"tokens"})
     head: ClassVar[Head] = "sequence"
+    text_head: ClassVar[Head] = "tokens"
+    pools: ClassVar[bool] = False
     new_head: ClassVar[bool] = False
     packing: ClassVar[None] = None
 

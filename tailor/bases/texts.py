@@ -53,8 +53,9 @@ class TextReader:
         first = [
             int(word is not None and word != before) for before, word in zip([None, *owners], owners, strict=False)
         ]
-        if not cut and sum(first) < len(words):
-            lost = next(index for index in range(len(words)) if index not in owners)
+        seen = 1 + max((owner for owner in owners if owner is not None), default=-1)
+        lost = next((index for index in range(seen if cut else len(words)) if index not in owners), None)
+        if lost is not None:
             raise refuse("no_token", f"the tokenizer makes nothing of the word {words[lost]!r}")
         extras = self.extras(kept)
         return [Features(example.id, list(kept["input_ids"]), extras=extras, marks={"first": first}, truncated=cut)]

@@ -1,12 +1,14 @@
 """Weights into a stock transformers class, and what must not be missing afterwards."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
@@ -14,6 +16,7 @@ from tailor.bases.loading import Source, explained
 from tailor.core.errors import BaseError, MissingExtra
 from tailor.nn.bottleneck import CONFIG_FILE, WEIGHTS_FILE
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIXES = ("base_model.model.", "base_model.")
 """How PEFT begins the names of the base's own weights: under adapters, and under virtual tokens."""
 
@@ -41,7 +44,7 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         with explained(source.name), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a head of another size is counted as new below
-            model = PeftModel.from_pretrained(model, adapter, ignore_mismatched_sizes=True).merge_and_unload()
+            model = merged(model, Path(adapter))
         missing -= {name for name, shape in brought_along(Path(adapter)).items() if shapes.get(name) == shape}
     if source.merged:
         cast_parameters(model, dtype)
@@ -49,6 +52,48 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         missing -= {name for name, shape in brought_along(source.kept).items() if shapes.get(name) == shape}
     return model, sorted(missing)
+
+
+def merged(model: Any, adapter: Path) -> Any:
+    """A model with an adapter merged in, also where that was made on the bare trunk or under another head.
+
+    PEFT goes by names: a trunk's weights are called otherwise in a model with a head, and what finds no place is only
+    warned of, so that nothing would be merged in silence.
+    """
+    held = load_file(adapter / ADAPTER_WEIGHTS)
+    renamed = _renamed(set(held), {name for name, _ in model.named_modules()}, model.base_model_prefix)
+    if not renamed:
+        return PeftModel.from_pretrained(model, str(adapter), ignore_mismatched_sizes=True).merge_and_unload()
+    config = PeftConfig.from_pretrained(str(adapter))
+    config.task_type = config.modules_to_save = None  # the head stays behind: it is another one
+    config.target_modules = {_path(name) for name in renamed.values()}
+    tuned = get_peft_model(model, config)
+    found = set_peft_model_state_dict(tuned, {new: held[old] for old, new in renamed.items()})
+    lost = [key for key in found.unexpected_keys if "modules_to_save" not in key]
+    if lost:
+        raise BaseError(f"the adapter does not fit this model: {len(lost)} weights have no place", where=str(adapter))
+    return tuned.merge_and_unload()
+
+
+def _renamed(held: set[str], modules: set[str], prefix: str) -> dict[str, str]:
+    """Names in an adapter's file -> as this model calls them; empty where they fit as they are.
+
+    Args:
+        modules: the model's modules; prefix: what its trunk is called in a model with a head.
+    """
+    parts = {key: key.removeprefix(PREFIXES[0]) for key in held if ".lora_" in key or ".ia3_" in key}
+    paths = {key: _path(name) for key, name in parts.items()}
+    if not paths or any(path in modules for path in paths.values()):
+        return {}
+    if any(f"{prefix}.{path}" in modules for path in paths.values()):
+        return {key: f"{PREFIXES[0]}{prefix}.{parts[key]}" for key in parts}
+    bare = {key: path.partition(".")[2] for key, path in paths.items()}
+    return {key: f"{PREFIXES[0]}{parts[key].partition('.')[2]}" for key, path in bare.items() if path in modules}
+
+
+def _path(name: str) -> str:
+    """The module that a weight of an adapter belongs to."""
+    return re.split(r"\.(?:lora|ia3)_", name.removeprefix(PREFIXES[0]))[0]
 
 
 def four_bits(source: Source, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -42,6 +42,7 @@ class Frozen:
             "base": base.source.digest(),
             "code": code_digest(),
             "objective": objective.options.model_dump(),
+            "quantize": base.source.options.quantize,
             "dtype": str(next(base.model.parameters()).dtype),
             "place": [place.kind, place.precision],
         }

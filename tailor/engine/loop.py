@@ -294,8 +294,10 @@ def micro_batches(job: Job, features: Sequence[Features]) -> list[list[int]]:
 def dev_batches(job: Job, features: Sequence[Features]) -> list[list[int]]:
     """As `micro_batches`, over all of dev; a loss that couples examples is taken over batches of the training's size."""
     size = job.plan.examples_per_batch if job.objective.couples else len(features)
-    starts = range(0, len(features), max(1, size))
-    parts = [list(range(start, min(start + size, len(features)))) for start in starts]
+    tasks: dict[str, list[int]] = {}
+    for index, feature in enumerate(features):
+        tasks.setdefault(feature.task, []).append(index)
+    parts = [own[start : start + size] for own in tasks.values() for start in range(0, len(own), max(1, size))]
     return [
         [part[index] for index in group] for part in parts for group in micro_batches(job, [features[i] for i in part])
     ]

@@ -38,7 +38,8 @@ class HeadOnly:
         if self.options.unfreeze:
             return Unfreezing(base, moving, modules, self._blocks(base), self.options.unfreeze_every)
         linear = modules[0] if len(modules) == 1 and isinstance(modules[0], torch.nn.Linear) else None
-        solvable = linear if output.head in SOLVABLE else None
+        # A decoder's own head has no bias and scores every token of a row, not the row.
+        solvable = linear if linear is not None and linear.bias is not None and output.head in SOLVABLE else None
         if self.options.solver == "exact" and solvable is None:
             raise RecipeError(
                 f"a head for {output.head} with {len(owners)} layers is not solved but trained",

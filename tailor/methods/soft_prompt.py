@@ -28,7 +28,9 @@ class SoftPrompt:
         """Put virtual tokens in front of a loaded base; raises `RecipeError` where its head cannot be read behind them."""
         if TASKS[base.head] is None:
             raise RecipeError(
-                "PEFT has no virtual tokens for masked language models", where="method", fix="choose method: lora"
+                f"PEFT has no virtual tokens for what is read off here ({base.head})",
+                where="method",
+                fix="choose method: lora",
             )
         if output.head == "labels" and "past_kv" in base.has:
             raise RecipeError(

@@ -82,7 +82,7 @@ class Similarity(PlainObjective):
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """In-batch negatives for pairs, CoSENT for scored ones; one unit of weight per example.
 
-        A text that is the anchor's own, or belongs to an anchor that reads the same, is no negative.
+        A text that is the anchor's own, the anchor itself, or belongs to an anchor that reads the same, is no negative.
         """
         vectors = normalize(outputs.logits.float(), dim=-1)
         sizes = [len(part) for part in batch.parts]
@@ -93,9 +93,11 @@ class Similarity(PlainObjective):
             return cosent_sum((vectors[anchors] * vectors[own]).sum(-1), scores, self.options.scale)
         texts = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
         texts[anchors] = False
-        right = _right(batch.inputs["input_ids"], anchors, own)
+        same = _same(batch.inputs["input_ids"])
+        right = _right(same, anchors, own)
         if self.options.from_labels:
             right |= scores[:, None] == batch.targets[None]
+        right |= same[anchors]
         right[torch.arange(len(own), device=own.device), own] = False
         return in_batch_negatives_sum(vectors[anchors] @ vectors.T, own, right | ~texts, self.options.scale)
 
@@ -113,9 +115,13 @@ class Similarity(PlainObjective):
         return _ranked(examples, vectors)
 
 
-def _right(ids: torch.Tensor, anchors: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+def _same(ids: torch.Tensor) -> torch.Tensor:
+    """Which rows hold the same text, (rows, rows)."""
+    return (ids[:, None] == ids[None]).all(-1)
+
+
+def _right(same: torch.Tensor, anchors: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """Which rows are right for which anchor, (anchors, rows): texts equal to its own, and those of equal anchors."""
-    same = (ids[:, None] == ids[None]).all(-1)
     mates = same[anchors][:, anchors].float()
     return (mates @ same[own].float()) > 0
 
@@ -140,6 +146,8 @@ def _ranked(examples: Sequence[Pair], vectors: Sequence[torch.Tensor]) -> list[S
         cosines = table @ rows[0]
         wrong = torch.ones(len(place), dtype=torch.bool)
         wrong[[place[text] for text in right[_kin(example)]]] = False
+        if example.anchor in place:  # its own text may be another's answer, and no text is more like it
+            wrong[place[example.anchor]] = False
         rank = 1 + int((cosines[wrong] >= cosines[place[example.positive]]).sum())
         said.append(Said(example.positive, rank))
     return said

@@ -34,9 +34,18 @@ class StagedRecipe(RecipeFile):
         return stages
 
     def check_parts(self) -> None:
-        """Every stage reads as a recipe."""
+        """Every stage reads as a recipe; stages on the same rows divide them alike, so that no test row is trained on."""
+        divided: dict[str, tuple[int, tuple[Any, ...]]] = {}
         for place in range(len(self.stages)):
-            self.stage(place, self.base.name, Path(self.output))
+            stage = self.stage(place, self.base.name, Path(self.output))
+            how = (stage.train.seed, stage.data.dev, stage.data.test)
+            before, other = divided.setdefault(str(stage.data.train), (place, how))
+            if other != how:
+                raise RecipeError(
+                    f"stage {before + 1} divides the same rows otherwise, and would train on what this stage tests on",
+                    where=f"stages.{place + 1}.data",
+                    fix="give both the same dev, test and train.seed",
+                )
 
     def described(self) -> list[str]:
         """The stages."""

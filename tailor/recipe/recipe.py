@@ -120,8 +120,13 @@ def checked(model: type[Anything], values: Mapping[str, Any]) -> Anything:
 
 
 def load(path: Path) -> Recipe:
-    """A recipe file."""
-    return parse(read_recipe(path))
+    """The recipe file of a run with one task."""
+    values = read_recipe(path)
+    if "tasks" in values:
+        raise RecipeError(
+            "this run has several tasks", where=str(path), fix=f"name one: {path.parent}/model/heads/NAME", code="tasks"
+        )
+    return parse(values)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def evaluate_model(
     if recipe is None and data is None:
         raise TailorError("there is no data to evaluate on", where=model, fix="add --data D", code="missing_data")
     tuned = BaseOptions(name=model) if recipe is None else recipe.base.model_copy(update=_own(model))
-    base = BaseOptions(name=against) if against else (recipe.base if recipe else BaseOptions(name=_below(model)))
+    asked = recipe.base.model_copy(update=_own(against)) if recipe and against else BaseOptions(name=against or model)
+    base = asked if against else (recipe.base if recipe else BaseOptions(name=_below(model)))
     below = base if against else base_beside(base, path)
     settings = _recipe(recipe, base, data, margin)
     prepared = prepare(settings) if data is None else _on_rows(settings, recipe, find(tuned))
@@ -127,7 +128,10 @@ def _known_labels(objective: Any, tuned: Source, loaded: Loaded) -> None:
 
 
 def _same_test(folder: RunFolder, prepared: Prepared) -> None:
-    before = folder.read("lock.json")["data"].get("test")
+    lock = folder.read("lock.json")
+    # One task of several lies at RUN/model/heads/NAME, and the run's lock knows its data by its name.
+    known = lock["data"] if lock else RunFolder(folder.path.parents[2]).read("lock.json")["data"][folder.path.name]
+    before = known.get("test")
     if before != prepared.loaded.report.digests["test"]:
         raise TailorError(
             "the data has changed since this run was made, so its test split is another one",

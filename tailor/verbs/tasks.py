@@ -176,10 +176,13 @@ def head_folder(folder: Path, task: str) -> Path:
 
 def _measure(tasks: Tasks, name: str, folder: RunFolder, place: Place, reporter: Reporter) -> Measured:
     reporter.say(f"task {name}:")
-    tuned = tasks.recipe.base.model_copy(update={"name": str(head_folder(folder.path, name)), "revision": None})
-    run_name = f"{folder.path}/{name}"
-    measured = evaluate(tasks.prepared[name], tuned, tasks.recipe.base, place, run_name, reporter)
-    return measured
+    tuned = _named(tasks, head_folder(folder.path, name))
+    return evaluate(tasks.prepared[name], tuned, tasks.recipe.base, place, f"{folder.path}/{name}", reporter)
+
+
+def _named(tasks: Tasks, path: Path) -> BaseOptions:
+    """A model that came of this recipe, loaded as its base is."""
+    return tasks.recipe.base.model_copy(update={"name": str(path), "revision": None, "chat_template": None})
 
 
 def _against_single(
@@ -193,8 +196,8 @@ def _against_single(
         recipe = tasks.recipe.task(name, path)
         train = recipe.train.model_copy(update={"max_steps": max(1, shares[name]["steps"]), "epochs": "auto"})
         run_alone(recipe.model_copy(update={"train": train}), resume=resume and path.exists(), reporter=reporter)
-        shared = BaseOptions(name=str(head_folder(folder.path, name)))
-        measured = evaluate(prepared, shared, BaseOptions(name=str(path)), place, f"{folder.path}/{name}", reporter)
+        shared, alone = (_named(tasks, where) for where in (head_folder(folder.path, name), path))
+        measured = evaluate(prepared, shared, alone, place, f"{folder.path}/{name}", reporter)
         found[name] = {**next(iter(measured.evaluation["tasks"].values())), "baseline": "alone"}
     return found
 
