@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny import in_this_process
 
 import tailor
 from tailor.core.reporting import Reporter
+from tailor.evaluation import proof
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 MUST_GAIN = {"full", "lora", "transfer", "instruction-single-turn", "instruction-multi-turn", "continued-pretraining"}
-SHORT = ["train.max_steps=12", "train.epochs=auto"]
-FEW = ["evaluate.samples=12", "evaluate.max_new_tokens=4"]
+SHORT = ["train.max_steps=6", "train.epochs=auto", "evaluate.samples=12", "evaluate.max_new_tokens=4"]
 
 
 def run_of(name: str, tmp_path: Path, overrides: list[str]) -> Any:
@@ -26,7 +27,7 @@ def shortened(name: str) -> list[str]:
     values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     if "stages" in values:
         return [f"stages.{place}.{change}" for place in range(1, len(values["stages"]) + 1) for change in SHORT]
-    return SHORT + FEW
+    return SHORT
 
 
 def test_the_approaches_people_ask_for_are_there() -> None:
@@ -38,7 +39,8 @@ def test_the_approaches_people_ask_for_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_runs_and_is_proved(name: str, tmp_path: Path) -> None:
+def test_a_recipe_runs_and_is_proved(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)  # fresh processes are waited for in the slow test
     run = run_of(name, tmp_path, shortened(name))
     assert run.proof["passed"], run.proof
     assert run.evaluation["tasks"]
