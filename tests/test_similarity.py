@@ -38,12 +38,12 @@ def pair(anchor: str, positive: str, *negatives: str, score: float | None = None
 
 
 def naive_in_batch(vectors: torch.Tensor, rows: list[dict[str, Any]], scale: float) -> float:
-    """Row by row: the own text against every text of the batch that is neither it nor right for the anchor as well."""
+    """Row by row: the own text against every text of the batch that is neither it nor the anchor nor right for it as well."""
     total, texts = 0.0, []
     for index, row in enumerate(rows):
         texts += [(row["positive"], vectors[3 * index + 1]), (row["negative"], vectors[3 * index + 2])]
     for index, row in enumerate(rows):
-        right = {other["positive"] for other in rows if other["anchor"] == row["anchor"]}
+        right = {row["anchor"], *(other["positive"] for other in rows if other["anchor"] == row["anchor"])}
         cosine = torch.cosine_similarity(vectors[3 * index], vectors[3 * index + 1], dim=0)
         rivals = [
             torch.cosine_similarity(vectors[3 * index], value, dim=0) for text, value in texts if text not in right
