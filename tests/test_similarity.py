@@ -38,7 +38,7 @@ def pair(anchor: str, positive: str, *negatives: str, score: float | None = None
 
 
 def naive_in_batch(vectors: torch.Tensor, rows: list[dict[str, Any]], scale: float) -> float:
-    """Row by row: the own text against every text of the batch that is neither it nor the anchor nor right for it as well."""
+    """Row by row: the own text against every text of the batch that is neither it nor the anchor nor right for that too."""
     total, texts = 0.0, []
     for index, row in enumerate(rows):
         texts += [(row["positive"], vectors[3 * index + 1]), (row["negative"], vectors[3 * index + 2])]
