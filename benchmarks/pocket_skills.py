@@ -106,6 +106,21 @@ def invented(base: Base) -> float:
     return 100 * float(np.mean(right))
 
 
+def invented_words(base: Base) -> float:
+    """The same with single words of praise and blame instead of sentences, after ten examples."""
+    world = World("task", "invented-words")
+    right = []
+    for _ in range(ROWS):
+        labels = [made_up_word(world), made_up_word(world)]
+        order = [index % 2 for index in range(10)]
+        world.rng.shuffle(order)
+        order.append(world.number(0, 1))
+        lines = [f"{world.fill('{bad}' if index else '{good}')}: {labels[index]}" for index in order]
+        prompt = "\n".join(lines)[: -len(labels[order[-1]])].rstrip()
+        right.append(base.choice(prompt, [f" {label}" for label in labels]) == f" {labels[order[-1]]}")
+    return 100 * float(np.mean(right))
+
+
 def in_plain_text(base: Base, shown: list[tuple[str, str]], text: str, labels: list[str]) -> str:
     """The label after examples in plain text."""
     prompt = "\n".join([*(PLAIN.format(*example) for example in shown), PLAIN.format(text, "").rstrip()])
@@ -143,6 +158,7 @@ def with_and_without(base: Base, name: str, ask: Callable[..., str]) -> dict[str
 def measure(base: Base) -> dict[str, Any]:
     """Everything, by name."""
     found: dict[str, Any] = {"second_time_nats": second_time(base), "invented_labels": invented(base)}
+    found["invented_labels_of_words"] = invented_words(base)
     found |= {f"copied_{skill.__name__}": copied(base, skill) for skill in (repeat, picked_line, order_json)}
     for name in SHOWN:
         for ask in (in_plain_text, in_chat):

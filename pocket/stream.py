@@ -222,7 +222,7 @@ def demonstrations(world: World) -> str:
     heading = world.say(
         "{Classify|Label|Sort} {each|every} {text|line} {as|with} {choices}.", choices=" or ".join(labels)
     )
-    if world.chance(0.25):
+    if world.chance(0.4):
         return shown_in_chat(heading, examples, world.chance(0.5))
     form, gap = world.pick(EXAMPLE_FORMS), world.pick(("\n", "\n\n"))
     lines = [form.format(*example) for example in examples]
@@ -309,8 +309,8 @@ FORMED: dict[Writer, int] = {
     tool_chat: 6,
     read_and_answer: 3,
     read_and_shorten: 3,
-    demonstrations: 26,
-    sorting_game: 12,
+    demonstrations: 40,
+    sorting_game: 18,
     table: 4,
     roll_call: 8,
 }

@@ -102,13 +102,13 @@ def bert_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def gpt_batches(texts: Iterator[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
-    """Documents, each closed by the end token, packed into full rows; every second batch has long rows."""
+    """Documents, each closed by the end token, packed into full rows; every fourth batch has long rows."""
     buffer: list[int] = []
     for number in itertools.count():
         while len(buffer) < GPT_TOKENS:
             for ids in tokenizer(list(itertools.islice(texts, 256)), add_special_tokens=False)["input_ids"]:
                 buffer += [*ids, tokenizer.eos_token_id]
-        length = GPT_LENGTH if number % 2 else GPT_LENGTH // 2
+        length = GPT_LENGTH // 2 if number % 4 else GPT_LENGTH
         yield {"input_ids": torch.tensor(buffer[:GPT_TOKENS]).view(-1, length), "tokens": torch.tensor(GPT_TOKENS)}
         buffer = buffer[GPT_TOKENS:]
 

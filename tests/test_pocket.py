@@ -20,7 +20,7 @@ from pocket.tokens import SENTINELS, Masker, corrupt
 from pocket.world import World, belongs, sentences
 
 POCKET = Path(__file__).resolve().parents[1] / "tailor" / "bases" / "pocket"
-BASES = ("gpt-v1", "bert-v2", "t5-v1")
+BASES = ("gpt-v2", "bert-v2", "t5-v1")
 SAMPLE = 6000
 
 
@@ -127,7 +127,7 @@ def test_bases_are_small() -> None:
     assert t5 <= 3e6
 
 
-@pytest.mark.parametrize("base", ["gpt-v1", "t5-v1"])
+@pytest.mark.parametrize("base", ["gpt-v2", "t5-v1"])
 def test_byte_level_tokenizers_encode_anything(base: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(POCKET / base)
     text = "Zażółć 🙂 \x00 漢字\n\ttab"
@@ -172,7 +172,7 @@ def test_t5_starts_from_padding_and_stops() -> None:
 
 
 def test_template_renders_a_tool_call(data: dict[str, list[dict]]) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(POCKET / "gpt-v1")
+    tokenizer = AutoTokenizer.from_pretrained(POCKET / "gpt-v2")
     call = {"type": "function", "function": {"name": "get_weather", "arguments": {"town": "Belalmere"}}}
     messages = [
         {"role": "user", "content": "Rain?"},
