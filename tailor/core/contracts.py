@@ -287,6 +287,50 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What was answered to a question.
+
+    Args:
+        text: the answer, its reasoning stripped.
+        calls: the functions it calls, each with `name` and `arguments`.
+        thinking: the reasoning that was stripped.
+        cut: it hit its length limit, or ended inside its reasoning.
+    """
+
+    text: str
+    calls: tuple[Mapping[str, Any], ...] = ()
+    thinking: str = ""
+    cut: bool = False
+
+
+class Generator(Protocol):
+    """What answers questions: a local base through its template, or a model behind an API.
+
+    One that can tell how likely an answer is has besides `likelihoods(questions, choices)`: nats of each choice, as an array
+    (questions, choices). Others are asked for the answer itself.
+    """
+
+    def reply(
+        self,
+        questions: Sequence[Question],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Reply]:
+        """The answers, in the order of the questions; the same questions and seed give the same answers."""
+        ...
+
+    def request(self, question: Question) -> str:
+        """The exact request as one canonical string: what is hashed, proved and compared."""
+        ...
+
+    def spent(self) -> Mapping[str, float]:
+        """What it has cost so far: `calls`, `prompt_tokens`, `completion_tokens`, `cost` (nothing, for a local base)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class ExampleSeat:
     """The id and origin that `Objective.read` puts into the example it makes."""
 
