@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from tailor.core.answer_parts import split_answer
 from tailor.core.contracts import Answer, Base, Objective, OutputSpec, Question
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
-from tailor.evaluation.answer_parts import split_answer
 from tailor.nn.rows import rows_of_outputs
 
 ROWS_AT_ONCE = 32
@@ -84,7 +84,7 @@ def _answer_length(base: Any, question: Question) -> int:
 def _filled(answer: Answer, question: Question, generated: tuple[list[int], bool], base: Base) -> Answer:
     """A scored answer with what the model wrote: reasoning stripped, calls parsed where calls were expected."""
     ids, cut = generated
-    parts = split_answer(base.tokenizer.decode(ids, skip_special_tokens=False), base.tokenizer)
+    parts = split_answer(base.tokenizer.decode(ids, skip_special_tokens=False), base.tokenizer.all_special_tokens)
     wants_calls = not isinstance(question.expected, str)
     prompt = "\n".join(f"{message.role}: {message.content}" for message in question.messages)
     return Answer(

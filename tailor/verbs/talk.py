@@ -11,12 +11,12 @@ from tailor.bases.chat import Segment
 from tailor.bases.loading import HEAD_DESCRIPTION, find
 from tailor.compose import choose_place, load_dtype
 from tailor.core import registry
+from tailor.core.answer_parts import split_answer
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, TailorError
 from tailor.core.examples import Features, Message, Origin, Text
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.canonical import BUILDERS, Cells
-from tailor.evaluation.answer_parts import split_answer
 from tailor.evaluation.answering import Asking, Held, generate_ids, measure_all, score
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
@@ -49,7 +49,8 @@ class Model:
         asked = self.objective.asked(messages) if self.objective is not None else tuple(messages)
         prompt = self.base.chat.prompt(asked, tuple(tools))
         ids = self._write(prompt, limit, seed)
-        return split_answer(self.base.tokenizer.decode(ids, skip_special_tokens=False), self.base.tokenizer).text
+        text = self.base.tokenizer.decode(ids, skip_special_tokens=False)
+        return split_answer(text, self.base.tokenizer.all_special_tokens).text
 
     def generate(self, prompt: str, *, max_new_tokens: int = 256, seed: int | None = None) -> str:
         """The answer to one prompt, through the chat template; a model of raw text goes on with it."""
