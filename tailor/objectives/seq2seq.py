@@ -17,9 +17,12 @@ class SeqToSeq(Instruction):
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Conversation:
         """`prompt` and `completion`, with an optional `system`."""
         example = super().read(row, seat)
-        return replace(example, messages=self.asked(example.messages))
+        return replace(example, messages=self._prefixed(example.messages))
 
     def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The turns with the prefix before the first of them."""
+        """The turns with the prefix before the first of them, behind the prompt."""
+        return super().asked(self._prefixed(messages))
+
+    def _prefixed(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         first, *rest = messages
         return (replace(first, content=self.options.prefix + first.content), *rest)
