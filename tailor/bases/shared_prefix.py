@@ -30,8 +30,7 @@ def ending_nats(
     found: dict[tuple[int, ...], np.ndarray] = {}
     for rows in _groups(distinct, shared, budget):
         rests = [list(row[shared:]) for row in rows]
-        for row, nats in zip(rows, _of_rows(model, rests, endings, under, shared, device, budget), strict=True):
-            found[row] = nats
+        found |= zip(rows, _of_rows(model, rests, endings, under, shared, device, budget), strict=True)
     return np.stack([found[tuple(prompt)] for prompt in prompts])
 
 
@@ -89,7 +88,9 @@ def _of_rows(
     at_once = max(1, budget // (len(rests) * (shared + longest)))
     for start in range(0, len(longer), at_once):
         some = longer[start : start + at_once]
-        nats[:, some] += _further(model, [list(endings[one]) for one in some], out.past_key_values, mask, lengths, shared)
+        nats[:, some] += _further(
+            model, [list(endings[one]) for one in some], out.past_key_values, mask, lengths, shared
+        )
     return nats.cpu().numpy()  # type: ignore[no-any-return]
 
 

@@ -273,8 +273,12 @@ class Objective(Protocol):
         """Sum of the weighted losses and the weight it stands for."""
         ...
 
-    def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Turns as its examples hold them, for one that a user types: with the prefix that every source has, say."""
+    def typed(self, question: Question) -> Question:
+        """A question that a user types, as its examples hold theirs: with the prefix that every source has, say."""
+        ...
+
+    def posed(self, question: Question) -> list[Question]:
+        """A question as it is put to a model: behind the prompt, with ever fewer demonstrations for a short context."""
         ...
 
     def questions(self, example: Any) -> list[Question]:

@@ -85,6 +85,13 @@ class Prompt:
             turns[0] = replace(turns[0], content="\n\n".join([*opening, turns[0].content]))
         return (*([Message("system", "\n\n".join(said))] if said else ()), *turns)
 
+    def variants(self, messages: Sequence[Message]) -> list[tuple[Message, ...]]:
+        """Turns behind the prompt with all its demonstrations, and for a short context with ever fewer of them."""
+        counts = [self.most]
+        while counts[-1]:
+            counts.append(counts[-1] // 2)
+        return [self.apply(messages, count) for count in counts]
+
     def _chosen(self, turns: Sequence[Message], count: int) -> list[Demonstration]:
         if not self.nearest:
             return list(self.demonstrations[:count])
@@ -170,7 +177,11 @@ def from_dict(values: Mapping[str, Any], where: str) -> Prompt:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BaseError(f"this is not a prompt: {type(error).__name__}: {error}", where=where, code="prompt") from None
-    if values.get("schema") != SCHEMA or prompt.place not in ("system", "user") or prompt.layout not in ("turns", "text"):
+    if (
+        values.get("schema") != SCHEMA
+        or prompt.place not in ("system", "user")
+        or prompt.layout not in ("turns", "text")
+    ):
         raise BaseError(
             "this prompt is of a form that this version does not know", where=where, fix="update tailor", code="prompt"
         )

@@ -72,7 +72,8 @@ class Choice(TokenObjective):
 
     def bare(self, instruction: str) -> Prompt:
         """The task in one sentence, and the labels."""
-        return Prompt(instruction or INSTRUCTION, f"Answer with one of: {', '.join(self.choices)}.")
+        named = all(label in instruction for label in self.choices)
+        return Prompt(instruction or INSTRUCTION, "" if named else f"Answer with one of: {', '.join(self.choices)}.")
 
     def choice(self, text: str) -> str | None:
         """The label that an answer is, or else the one that it names first; the longest where several begin there."""

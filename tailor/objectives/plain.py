@@ -8,7 +8,7 @@ import torch
 
 from tailor.core.contracts import Base, ExampleSeat, Question
 from tailor.core.errors import BaseError
-from tailor.core.examples import Example, Features, Message
+from tailor.core.examples import Example, Features
 from tailor.core.prompts import Prompt
 from tailor.recipe.options import Options
 
@@ -64,9 +64,13 @@ class PlainObjective:
         """The base's encoder knows the target."""
         return None
 
-    def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Turns as they are."""
-        return tuple(messages)
+    def typed(self, question: Question) -> Question:
+        """A user's question is like those of the rows."""
+        return question
+
+    def posed(self, question: Question) -> list[Question]:
+        """The question as it is."""
+        return [question]
 
     def questions(self, example: Any) -> list[Question]:
         """Nothing is asked: answers are read off."""

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tailor.core.contracts import AnswersKind, Batch, LossSum, Outputs, OutputSpec, Question, Said
-from tailor.core.examples import Conversation, Example, Features, Message, Text
+from tailor.core.examples import Conversation, Example, Features, Text
 from tailor.nn.losses import cross_entropy_sum
 from tailor.objectives.plain import PlainObjective
 
@@ -36,18 +36,11 @@ class TokenObjective(PlainObjective):
             return example
         return replace(example, messages=self.prompt.apply(example.messages, 0))
 
-    def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Turns behind the prompt."""
-        return tuple(messages) if self.prompt is None else self.prompt.apply(messages)
-
     def posed(self, question: Question) -> list[Question]:
         """A question behind the prompt: with all its demonstrations, and for a short context with ever fewer of them."""
         if self.prompt is None:
             return [question]
-        counts = [self.prompt.most]
-        while counts[-1]:
-            counts.append(counts[-1] // 2)
-        return [replace(question, messages=self.prompt.apply(question.messages, count)) for count in counts]
+        return [replace(question, messages=turns) for turns in self.prompt.variants(question.messages)]
 
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """Weighted negative log-likelihood in nats, and the weight it sums over."""

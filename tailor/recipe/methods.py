@@ -7,7 +7,6 @@ from pydantic import Field, field_validator, model_validator
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.options import Options
 
-
 Way = Literal["bootstrap", "nearest", "diverse"]
 """How demonstrations are chosen."""
 
