@@ -83,7 +83,8 @@ class Source:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the outputs of a classifier's head, in order; empty where the base has none that is named."""
-        written = (self.head or Path(self.adapters[-1] if self.adapters else self.location)) / LABELS_FILE
+        folder = self.head or (self.prompt_file.parent if self.prompt_file else None)
+        written = (folder or Path(self.adapters[-1] if self.adapters else self.location)) / LABELS_FILE
         if written.exists():
             return tuple(json.loads(written.read_text(encoding="utf-8")))
         if not any(name.endswith(NAMING) for name in self.config.architectures or []):

@@ -1,7 +1,8 @@
 """How likely a few endings are after many prompts: what prompts share is computed once, each prompt's own part once.
 
-The keys and values of the shared part (instruction and demonstrations) are computed for one row and laid under all; those of
-a prompt's rest once for all of its endings. `tests/test_prompt_likelihoods.py` holds it to the plain forward of whole rows.
+The keys and values of the shared part (instruction and demonstrations) are computed for one row and laid under all. The
+endings of a prompt stand side by side behind it in one row, each seeing the prompt and itself: a prefix tree of depth three.
+`whole_rows` computes the same by plain forwards; the tests hold the one to the other.
 """
 
 import copy
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 Ids = Sequence[int]
+KEPT = 4
+"""Keys and values of shared tokens are cheap beside a forward: so many times the budget of tokens may lie in memory."""
 
 
 @torch.no_grad()
@@ -22,16 +25,46 @@ def ending_nats(
 
     Args:
         prompts: token ids; equal ones are computed once. endings: token ids, the same for every prompt, none empty.
-        budget: tokens held in memory at once, keys and values of what is shared counted for every row.
+        budget: tokens of one forward; keys and values of the shared part count for a quarter.
     """
+    longest = max(map(len, prompts)) + max(map(len, endings))
+    if longest > (_window(model) or longest):
+        return whole_rows(model, prompts, endings, device, budget)
     distinct = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (len(prompt), prompt))
     shared = _shared(distinct)
     under = _keys_and_values(model, list(distinct[0][:shared]), device) if shared else None
+    side_by_side = sum(len(ending) - 1 for ending in endings)
     found: dict[tuple[int, ...], np.ndarray] = {}
-    for rows in _groups(distinct, shared, budget):
+    for rows in _groups(distinct, shared, side_by_side, budget):
         rests = [list(row[shared:]) for row in rows]
-        found |= zip(rows, _of_rows(model, rests, endings, under, shared, device, budget), strict=True)
+        found |= zip(rows, _of_rows(model, rests, endings, under, shared, device), strict=True)
     return np.stack([found[tuple(prompt)] for prompt in prompts])
+
+
+@torch.no_grad()
+def whole_rows(
+    model: Any, prompts: Sequence[Ids], endings: Sequence[Ids], device: torch.device, budget: int
+) -> np.ndarray:
+    """The same by a forward of every prompt with every ending: for models whose layers forget what is far away."""
+    rows = [[*prompt, *ending] for prompt in prompts for ending in endings]
+    at_once = max(1, budget // max(map(len, rows)))
+    nats: list[float] = []
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        ids, mask = _filled(some, 0, device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
+        found = logits[:, :-1].gather(-1, ids[:, 1:, None])[..., 0].double()
+        for place, row in enumerate(some, start):
+            count = len(endings[place % len(endings)])
+            nats.append(float(found[place - start, len(row) - count - 1 : len(row) - 1].sum()))
+    return np.array(nats).reshape(len(prompts), len(endings))
+
+
+def _window(model: Any) -> int | None:
+    """Tokens that some layer looks back at most; None where every layer sees everything."""
+    config = model.config.get_text_config()
+    window: int | None = getattr(config, "sliding_window", None)
+    return window
 
 
 def _shared(prompts: Sequence[Ids]) -> int:
@@ -47,11 +80,14 @@ def _keys_and_values(model: Any, ids: list[int], device: torch.device) -> Any:
     return model(input_ids=row, attention_mask=mask, use_cache=True, logits_to_keep=1).past_key_values
 
 
-def _groups(prompts: Sequence[tuple[int, ...]], shared: int, budget: int) -> Iterator[list[tuple[int, ...]]]:
+def _groups(
+    prompts: Sequence[tuple[int, ...]], shared: int, beside: int, budget: int
+) -> Iterator[list[tuple[int, ...]]]:
     """Prompts in the order given, which is by length, within the budget of tokens."""
     group: list[tuple[int, ...]] = []
     for prompt in prompts:
-        if group and (len(group) + 1) * len(prompt) > budget:
+        cost = shared / KEPT + len(prompt) - shared + beside
+        if group and (len(group) + 1) * cost > budget:
             yield group
             group = []
         group.append(prompt)
@@ -59,60 +95,52 @@ def _groups(prompts: Sequence[tuple[int, ...]], shared: int, budget: int) -> Ite
 
 
 def _of_rows(
-    model: Any,
-    rests: Sequence[list[int]],
-    endings: Sequence[Ids],
-    under: Any,
-    shared: int,
-    device: torch.device,
-    budget: int,
+    model: Any, rests: Sequence[list[int]], endings: Sequence[Ids], under: Any, shared: int, device: torch.device
 ) -> np.ndarray:
     """Nats (rows, endings) of some prompts, given the keys and values of what they share."""
     lengths = torch.tensor([len(rest) for rest in rests], device=device)
-    longest = int(lengths.max())
     ids, mask = _filled(rests, shared, device)
-    place = shared + torch.arange(longest, device=device).expand(len(rests), -1)
+    place = shared + torch.arange(ids.shape[1], device=device).expand(len(rests), -1)
     ends = torch.unique(lengths - 1)
-    cache = _repeated(under, len(rests)) if under is not None else None
     out = model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=place,
-        past_key_values=cache,
+        past_key_values=_repeated(under, len(rests)) if under is not None else None,
         use_cache=True,
         logits_to_keep=ends,
     )
-    last = out.logits[torch.arange(len(rests)), torch.searchsorted(ends, lengths - 1)].float().log_softmax(-1)
+    logits = out.logits if out.logits.shape[1] == len(ends) else out.logits[:, ends]
+    last = logits[torch.arange(len(rests)), torch.searchsorted(ends, lengths - 1)].float().log_softmax(-1)
     nats = torch.stack([last[:, ending[0]] for ending in endings], 1).double()
-    longer = [place for place, ending in enumerate(endings) if len(ending) > 1]
-    at_once = max(1, budget // (len(rests) * (shared + longest)))
-    for start in range(0, len(longer), at_once):
-        some = longer[start : start + at_once]
-        nats[:, some] += _further(
-            model, [list(endings[one]) for one in some], out.past_key_values, mask, lengths, shared
-        )
+    if any(len(ending) > 1 for ending in endings):
+        nats += _further(model, endings, out.past_key_values, mask, shared + lengths)
     return nats.cpu().numpy()  # type: ignore[no-any-return]
 
 
 def _further(
-    model: Any, endings: Sequence[list[int]], before: Any, mask: torch.Tensor, lengths: torch.Tensor, shared: int
+    model: Any, endings: Sequence[Ids], before: Any, mask: torch.Tensor, lengths: torch.Tensor
 ) -> torch.Tensor:
-    """Nats (rows, endings) of all but the first token of some endings, given the keys and values of the rows."""
-    rows, count, device = len(lengths), len(endings), lengths.device
-    ids, own = _filled([ending[:-1] for ending in endings], 0, device)
-    targets, _ = _filled([ending[1:] for ending in endings], 0, device)
-    width = ids.shape[1]
-    whole = torch.cat([mask.repeat_interleave(count, 0), own.repeat(rows, 1)], 1)
-    place = (shared + lengths).repeat_interleave(count)[:, None] + torch.arange(width, device=device)
+    """Nats (rows, endings) of all but the first token of each ending, given the keys and values of the rows."""
+    rows, device = len(lengths), lengths.device
+    owner = torch.tensor([place for place, ending in enumerate(endings) for _ in ending[1:]], device=device)
+    depth = torch.tensor([depth for ending in endings for depth in range(len(ending) - 1)], device=device)
+    ids = torch.tensor([token for ending in endings for token in ending[:-1]], device=device)
+    targets = torch.tensor([token for ending in endings for token in ending[1:]], device=device)
+    own = (owner[:, None] == owner) & (depth[:, None] >= depth)
+    seen = torch.cat([mask[:, None, :].bool().expand(-1, len(ids), -1), own.expand(rows, -1, -1)], -1)
+    if model.config._attn_implementation == "eager":  # which adds what it is given
+        kind = next(model.parameters()).dtype
+        seen = torch.zeros(seen.shape, dtype=kind, device=device).masked_fill(~seen, torch.finfo(kind).min)
     logits = model(
-        input_ids=ids.repeat(rows, 1),
-        attention_mask=whole,
-        position_ids=place,
-        past_key_values=_repeated(before, count),
+        input_ids=ids.expand(rows, -1),
+        attention_mask=seen[:, None],
+        position_ids=lengths[:, None] + depth,
+        past_key_values=before,
         use_cache=True,
     ).logits
-    nats = logits.float().log_softmax(-1).gather(-1, targets.repeat(rows, 1)[..., None])[..., 0]
-    return (nats.double() * own.repeat(rows, 1)).sum(1).view(rows, count)
+    nats = logits.float().log_softmax(-1).gather(-1, targets.expand(rows, -1)[..., None])[..., 0].double()
+    return torch.zeros(rows, len(endings), dtype=torch.double, device=device).index_add_(1, owner, nats)
 
 
 def _filled(rows: Sequence[list[int]], before: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
