@@ -28,6 +28,7 @@ from transformers.models.auto.modeling_auto import (
 from tailor.bases.mean_pool import MEAN_POOL_FILE
 from tailor.core.errors import BaseError
 from tailor.core.paths import POCKET, embedded_base
+from tailor.core.prompts import PROMPT_FILE, Prompt, read_prompt
 from tailor.core.runs import made_by
 from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.base import WEB, BaseOptions, EndpointOptions
@@ -60,6 +61,7 @@ class Source:
         location: what `from_pretrained` takes.
         adapters: PEFT folders to be laid on and merged, innermost first (a run folder's adapter, say).
         head: the folder of one task's head on a trunk that several tasks share.
+        prompt_file: where the prompt lies that belongs to it.
     """
 
     name: str
@@ -68,6 +70,12 @@ class Source:
     options: BaseOptions
     adapters: tuple[str, ...] = ()
     head: Path | None = None
+    prompt_file: Path | None = None
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """What stands before and around its questions."""
+        return None if self.prompt_file is None else read_prompt(self.prompt_file)
 
     @property
     def family(self) -> str:
@@ -133,7 +141,9 @@ class Source:
 
     def digest(self) -> str:
         """sha256 over the config and weight files of every part, by content: equal bases have equal digests anywhere."""
-        return self._digest((*self.adapters, *([str(self.head)] if self.head else [])))
+        weights = self._digest((*self.adapters, *([str(self.head)] if self.head else [])))
+        prompt = self.prompt
+        return weights if prompt is None else hashlib.sha256(f"{weights}{prompt.digest()}".encode()).hexdigest()
 
     def _digest(self, adapters: tuple[str, ...]) -> str:
         total = hashlib.sha256()
@@ -143,7 +153,7 @@ class Source:
 
     def identity(self) -> dict[str, str]:
         """What an adapter's folder records of the base that it was made on."""
-        return {"name": self.name, "digest": self.digest()}
+        return {"name": self.name, "digest": self._digest(self.adapters)}
 
     def verify(self) -> None:
         """Raise where an adapter lies on another base than the one that its folder records."""
@@ -243,8 +253,11 @@ def _local(path: Path, options: BaseOptions) -> Source:
     model = path / "model"
     if (path / "recipe.yaml").exists() and model.is_dir():
         path = model
+    prompt = path / PROMPT_FILE
     if adapter_settings(path):
-        return _on_top_of(path, options)
+        return replace(_on_top_of(path, options), prompt_file=prompt if prompt.exists() else None)
+    if prompt.exists() and not (path / "config.json").exists():
+        return _behind(prompt, options)
     if not (path / "config.json").exists():
         raise BaseError(
             "this folder holds no model: config.json is missing", where=str(path), fix="name a transformers folder"
@@ -252,7 +265,28 @@ def _local(path: Path, options: BaseOptions) -> Source:
     if not list(path.glob("*.safetensors")):
         raise BaseError(*_no_safetensors(path))
     name = path.parent.name if path.name == "model" else path.name
-    return Source(name, str(path), _config(str(path), options), options)
+    beside = prompt if prompt.exists() else None
+    return Source(name, str(path), _config(str(path), options), options, prompt_file=beside)
+
+
+def _behind(prompt: Path, options: BaseOptions) -> Source:
+    """A searched prompt as a base: the base that it was searched for, behind it."""
+    folder, recipe = prompt.parent, prompt.parent.parent / "recipe.yaml"
+    recorded = recorded_base(folder) or {}
+    values = _base_of_run(recipe) if recipe.exists() else {"name": recorded.get("name")}
+    if not values.get("name"):
+        raise BaseError("this prompt does not name its base", where=str(folder), fix=f"keep {BASE_FILE} beside it")
+    kept = {"chat_template": options.chat_template, "dtype": options.dtype} if options.chat_template else {}
+    below = find(BaseOptions.model_validate(values).model_copy(update=kept))
+    if recorded and recorded["digest"] != below.identity()["digest"]:
+        raise BaseError(
+            f"this prompt was searched for another base: the weights of {recorded['name']} have changed since, or others "
+            "have its name",
+            where=str(folder),
+            fix=f"name a base with the digest {recorded['digest'][:12]}…, which {BASE_FILE} records",
+            code="wrong_base",
+        )
+    return replace(below, prompt_file=prompt)
 
 
 def _task_of(head: Path, options: BaseOptions) -> Source:
@@ -347,7 +381,8 @@ def family_of(config: PretrainedConfig, where: str) -> str:
 
 def load_tokenizer(source: Source) -> Any:
     """The base's tokenizer; the outermost adapter's own where it brings one."""
-    own = [folder for folder in source.adapters if (Path(folder) / "tokenizer_config.json").exists()]
+    beside = [str(source.prompt_file.parent)] if source.prompt_file else []
+    own = [folder for folder in (*source.adapters, *beside) if (Path(folder) / "tokenizer_config.json").exists()]
     with explained(source.name):
         return AutoTokenizer.from_pretrained(own[-1] if own else source.location, **source.hub_options())
 

@@ -390,6 +390,7 @@ def _is_object(expected: Any) -> bool:
 _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "language": _for_language,
     "classification": _for_labels,
+    "choice": _for_labels,
     "instruction": _for_texts,
     "chat": _for_texts,
     "seq2seq": _for_texts,

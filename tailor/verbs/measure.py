@@ -7,17 +7,21 @@ from typing import Any
 import torch
 
 from tailor.bases.loading import Source, find
-from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of
+from tailor.compose import Prepared, asking, freeze_splits, load_dtype, make_base, output_of
 from tailor.core.contracts import UNTRAINED, Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
 from tailor.core.examples import Origin, Text
 from tailor.core.openings import opened
 from tailor.core.paths import PACKAGE
+from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
 from tailor.evaluation.answering import Asking, Held, answer_all
+from tailor.evaluation.choosing import choose_metrics
 from tailor.evaluation.compare import task_result
-from tailor.evaluation.scorers import LIKELIHOODS, METRICS, auto, resolve
+from tailor.evaluation.generators import generator_of
+from tailor.evaluation.scorers import LIKELIHOODS, resolve
+from tailor.evaluation.written import answers_to, asked_of, left_out
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
 
@@ -66,7 +70,7 @@ def evaluate(
     if not after.answers:
         return Measured({"tasks": {}, "forgetting": forgetting})
     baseline, base_answers = ("base", before.answers) if before.answers else _no_information(prepared, after.answers)
-    metrics, primary = choose_metrics(prepared, base_answers, after.answers)
+    metrics, primary = choose_metrics(prepared.recipe.evaluate, prepared.objective, [*base_answers, *after.answers])
     result = task_result(
         base_answers,
         after.answers,
@@ -109,10 +113,37 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
     if base.new_head:
         return Sitting(None, None)
     settings = asking(recipe, place)
-    held = _held(prepared, base)
-    answers = answer_all(base, objective, output, held, settings, reporter) if held else []
+    objective = objective.under(_prompt_of(base, prepared))
+    if objective.prompt is None:
+        held = _held(prepared, base)
+        answers = answer_all(base, objective, output, held, settings, reporter) if held else []
+    else:
+        answers = _asked(replace(prepared, objective=objective), base, settings, reporter)
     general = general_loss(base, output, settings) if recipe.evaluate.forgetting is not False else None
     return Sitting(answers, general)
+
+
+def _prompt_of(base: Any, prepared: Prepared) -> Prompt | None:
+    """What a model is asked behind: the prompt that lies beside it, else the task in the user's plain words."""
+    if base.source.prompt is not None:
+        return base.source.prompt  # type: ignore[no-any-return]
+    own = getattr(prepared.recipe.method, "instructions", ())
+    return prepared.objective.bare(next(iter(own), ""))  # type: ignore[no-any-return]
+
+
+def _asked(prepared: Prepared, base: Any, settings: Asking, reporter: Reporter) -> list[Answer]:
+    """Answers to the test rows by a model that is asked behind a prompt."""
+    generator = generator_of(base, settings, reporter)
+    rows = prepared.held("test", _most(prepared))
+    asked = [asked_of(generator, prepared.objective, example, row) for example, row in rows]
+    left_out(asked, reporter)
+    return answers_to(generator, prepared.objective, asked, settings.max_new_tokens)
+
+
+def _most(prepared: Prepared) -> int | None:
+    asked, objective = prepared.recipe.evaluate.samples, prepared.objective
+    writes = objective.generates and not objective.choices
+    return asked if asked != "auto" else (GENERATED_ROWS if writes else None)
 
 
 def _loaded(prepared: Prepared, model: BaseOptions, place: Place) -> tuple[Any, OutputSpec]:
@@ -136,12 +167,10 @@ def _output_for(recipe: Recipe, objective: Any, source: Source) -> OutputSpec:
 
 def _held(prepared: Prepared, base: Base) -> list[Held]:
     """Test rows encoded anew by the model's own tokenizer and template: what was saved with it is what is used."""
-    asked = prepared.recipe.evaluate.samples
-    most = asked if asked != "auto" else (GENERATED_ROWS if prepared.objective.generates else None)
     store = prepared.splits["test"].store
     frozen = {part.example_id: part.frozen for part in store} if prepared.objective.needs_frozen else {}
     held = []
-    for example, row in prepared.held("test", most):
+    for example, row in prepared.held("test", _most(prepared)):
         target = prepared.objective.target(example)
         try:
             encoded = base.encoders[type(example)](example)
@@ -152,17 +181,6 @@ def _held(prepared: Prepared, base: Base) -> list[Held]:
         ]
         held.append(Held(example, row, features))
     return held
-
-
-def asking(recipe: Recipe, place: Place) -> Asking:
-    """How answers are taken on a device."""
-    new, budget = recipe.evaluate.max_new_tokens, recipe.train.tokens_per_micro_batch
-    return Asking(
-        device=place.device,
-        tokens_at_once=budget if isinstance(budget, int) else 4096,
-        max_new_tokens=None if new == "auto" else new,
-        autocast=place.autocast,
-    )
 
 
 def check_metrics(prepared: Prepared) -> None:
@@ -178,20 +196,6 @@ def check_metrics(prepared: Prepared) -> None:
             fix="name a metric of its answers",
         )
     resolve(names, labels=prepared.objective.output.labels, answers_kind=prepared.objective.answers)
-
-
-def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[Answer]) -> tuple[list[Any], str]:
-    """The metrics of the recipe, or those that suit the answers; the primary one among them, whatever was named."""
-    options, output = prepared.recipe.evaluate, prepared.objective.output
-    primary, names = auto(prepared.objective.name, [*base, *tuned])
-    # Of masked tokens loss and perplexity alone: what was not hidden is not predicted, and no byte of it has a likelihood.
-    names = [name for name in names if prepared.objective.answers in METRICS[name][0]]
-    if options.metrics != "auto":
-        names = list(options.metrics)
-        primary = names[0]
-    if options.primary != "auto":
-        primary = options.primary
-    return resolve([primary, *names], labels=output.labels, answers_kind=prepared.objective.answers), primary
 
 
 @torch.no_grad()
