@@ -22,6 +22,7 @@ from tailor.recipe.base import BaseOptions, BudgetOptions, EndpointOptions
 from tailor.wire import client
 from tailor.wire.cache import AnswerCache
 from tailor.wire.generator import ApiGenerator, as_sent
+from tailor.wire.ledger import Ledger
 
 SECRET = "sk-test-0123456789abcdef"
 
@@ -316,15 +317,24 @@ class TestBudgets:
 
     def test_a_budget_within_a_budget(self, url: str, script: Script) -> None:
         whole = made(url, budget={"max_calls": 12})
-        search = whole.within(BudgetOptions(max_calls=8), "method")
+        search = whole.within(Ledger(BudgetOptions(max_calls=8), "method"))
         with pytest.raises(BudgetSpent) as caught:
             texts(search, 10)
         assert caught.value.where == "method.max_calls"
-        assert (search.spent()["calls"], whole.spent()["calls"]) == (8, 8)
+        assert (search.spent()["calls"], whole.spent()["calls"]) == (8, 0)
         with pytest.raises(BudgetSpent) as caught:
             texts(whole, 20)
         assert caught.value.where == "base.endpoint.budget.max_calls"
         assert len(script.answered) == 12
+
+    def test_two_models_share_a_budget(self, url: str, script: Script) -> None:
+        shared = Ledger(BudgetOptions(max_calls=7), "method")
+        one, other = (ApiGenerator.of(EndpointOptions(url=url, model=name)).within(shared) for name in "ab")
+        assert texts(one, 5) == expected(5)
+        with pytest.raises(BudgetSpent, match="7 calls"):
+            texts(other, 5)
+        assert len(script.answered) == 7
+        assert (one.spent()["calls"], other.spent()["calls"]) == (5, 2)
 
     def test_a_run_that_is_made_again_stops_where_it_stopped(self, url: str, script: Script) -> None:
         for _ in range(2):
@@ -338,7 +348,7 @@ class TestBudgets:
         with pytest.raises(ValueError, match="needs prices"):
             made(url, budget={"max_cost": 1.0})
         with pytest.raises(RecipeError, match="prices are known"):
-            made(url).within(BudgetOptions(max_cost=1.0), "method")
+            made(url).within(Ledger(BudgetOptions(max_cost=1.0), "method"))
         with pytest.raises(RecipeError, match="bounded"):
             made(url, prices={"prompt": 1.0}, budget={"max_cost": 1.0}, request={"max_tokens": None})
 

@@ -41,6 +41,11 @@ class EndpointBase:
         """What answers; raises `RecipeError` where the key is missing in the environment."""
         return ApiGenerator.of(self.source.endpoint)
 
+    @property
+    def longest_answer(self) -> int:
+        """Tokens that an answer may have: references do not tell, since reasoning counts too."""
+        return self.source.endpoint.max_new_tokens
+
     def load(self, output: OutputSpec, dtype: torch.dtype) -> None:
         """Nothing to load; a missing key is said now, before anything else is done."""
         _ = self.generator

@@ -15,7 +15,7 @@ from tailor.core.paths import cache_folder
 from tailor.recipe.base import EndpointOptions
 from tailor.wire.cache import AnswerCache, content_key
 from tailor.wire.failures import Blame, Failure
-from tailor.wire.ledger import Ledger, Usage
+from tailor.wire.ledger import Accounts, Usage
 
 DEFAULT_KEY = "OPENAI_API_KEY"
 NO_KEY = "none"
@@ -49,7 +49,7 @@ class ApiClient:
         self._quiet_until = 0.0
         self._reached = False
 
-    def ask(self, body: Mapping[str, Any], ledger: Ledger, stop: threading.Event) -> Mapping[str, Any]:
+    def ask(self, body: Mapping[str, Any], accounts: Accounts, stop: threading.Event) -> Mapping[str, Any]:
         """The server's answer to a request's body, from the cache where it is known.
 
         Raises:
@@ -61,28 +61,28 @@ class ApiClient:
             known = self._known.get(key) or (self._cache.get(key) if self._cache else None)
             if known is not None:
                 usage = self._usage(body, known)
-                ledger.reserve(key, usage.cost)
-                ledger.settle(key, usage, cached=True)
+                accounts.reserve(key, usage.cost)
+                accounts.settle(key, usage, cached=True)
             else:
-                known = self._paid(key, body, ledger, stop)
+                known = self._paid(key, body, accounts, stop)
             self._known[key] = known
         return known
 
-    def _paid(self, key: str, body: Mapping[str, Any], ledger: Ledger, stop: threading.Event) -> Mapping[str, Any]:
+    def _paid(self, key: str, body: Mapping[str, Any], accounts: Accounts, stop: threading.Event) -> Mapping[str, Any]:
         for failed in range(self.options.retries + 1):
             self._wait_for_turn(stop)
-            ledger.reserve(key, self._most(body))
+            accounts.reserve(key, self._most(body))
             try:
                 answer = self._send(body)
             except Failure as failure:
-                ledger.release(key, perhaps_billed=failure.perhaps_billed)
+                accounts.release(key, perhaps_billed=failure.perhaps_billed)
                 self._after(failure, failed, stop)
                 continue
             except BaseException:
-                ledger.release(key, perhaps_billed=True)
+                accounts.release(key, perhaps_billed=True)
                 raise
             self._reached = True
-            ledger.settle(key, self._usage(body, answer), cached=False)
+            accounts.settle(key, self._usage(body, answer), cached=False)
             if self._cache:
                 self._cache.put(key, {"url": self.options.url, **body}, answer)
             return answer

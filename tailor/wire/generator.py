@@ -13,7 +13,7 @@ from tailor.core.errors import RecipeError
 from tailor.core.examples import Message
 from tailor.recipe.base import BudgetOptions, EndpointOptions
 from tailor.wire.client import ApiClient, Stopped
-from tailor.wire.ledger import Ledger
+from tailor.wire.ledger import Accounts, Ledger
 
 WHERE = "base.endpoint.budget"
 
@@ -23,22 +23,25 @@ class ApiGenerator:
 
     Args:
         client: the endpoint.
-        ledger: the accounts that its requests are entered in.
+        budgets: ledgers that its requests are entered in, beside one of its own that only counts.
     """
 
-    def __init__(self, client: ApiClient, ledger: Ledger) -> None:
-        self._client, self._ledger = client, ledger
+    def __init__(self, client: ApiClient, *budgets: Ledger) -> None:
+        self._client, self._budgets = client, budgets
+        self._count = Ledger(BudgetOptions(), "")
+        self._accounts = Accounts(*budgets, self._count)
         self.options = client.options
-        _check_bound(self.options, ledger.limits, ledger.where)
+        for budget in budgets:
+            _check_bound(self.options, budget)
 
     @classmethod
     def of(cls, options: EndpointOptions) -> "ApiGenerator":
-        """An endpoint with accounts of its own, under the endpoint's budget."""
+        """An endpoint, under the budget of its options."""
         return cls(ApiClient(options), Ledger(options.budget, WHERE))
 
-    def within(self, limits: BudgetOptions, where: str) -> "ApiGenerator":
-        """The same endpoint with accounts of its own under a further budget, which stands under the recipe key `where`."""
-        return ApiGenerator(self._client, Ledger(limits, where, above=self._ledger))
+    def within(self, budget: Ledger) -> "ApiGenerator":
+        """The same endpoint under a further budget, which several generators may share; it counts from here on."""
+        return ApiGenerator(self._client, *self._budgets, budget)
 
     def reply(
         self,
@@ -62,7 +65,7 @@ class ApiGenerator:
             if stop.is_set():
                 raise Stopped
             try:
-                return self._client.ask(body, self._ledger, stop)
+                return self._client.ask(body, self._accounts, stop)
             except BaseException:
                 stop.set()
                 raise
@@ -86,7 +89,7 @@ class ApiGenerator:
 
     def spent(self) -> Mapping[str, float]:
         """Answered requests, their tokens and cost; `cached_calls` of them came from the cache, `paid` was paid now."""
-        ledger = self._ledger
+        ledger = self._count
         return {
             "calls": ledger.calls,
             "prompt_tokens": ledger.prompt_tokens,
@@ -156,14 +159,14 @@ def _as_call(call: Any) -> Mapping[str, Any] | None:
     return {"name": function["name"], "arguments": arguments}
 
 
-def _check_bound(options: EndpointOptions, limits: BudgetOptions, where: str) -> None:
+def _check_bound(options: EndpointOptions, budget: Ledger) -> None:
     """A budget of money can only be kept where the length of an answer is bounded and has a price."""
-    if limits.max_cost is None:
+    if budget.limits.max_cost is None:
         return
     if not (options.prices.prompt or options.prices.completion):
         raise RecipeError(
             "a cost can only be kept to where prices are known",
-            where=f"{where}.max_cost",
+            where=f"{budget.where}.max_cost",
             fix="add base.endpoint.prices={prompt: …, completion: …}",
         )
     if not (options.request.get("max_tokens", True) or options.request.get("max_completion_tokens")):
