@@ -368,6 +368,8 @@ def output_of(recipe: Recipe, objective: Any) -> OutputSpec:
 def choose_place(recipe: Recipe, source: Source) -> Place:
     """The best device at hand, and threads and precision for a base of this size on it."""
     kind, parameters = available_devices()[0], source.parameters()
+    if not parameters:
+        return Place("cpu", "fp32", "its weights are elsewhere")
     settle_threads(kind, parameters)
     return Place(kind, *choose_precision(recipe.train.precision, kind, parameters))
 
@@ -392,7 +394,8 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
     options = prepared.objective.options
     evaluate = recipe.evaluate
     if recipe.gradient_method.asks and evaluate.max_new_tokens == "auto":
-        evaluate = evaluate.model_copy(update={"max_new_tokens": answer_tokens(prepared)})
+        longest = getattr(base, "longest_answer", None) or answer_tokens(prepared)
+        evaluate = evaluate.model_copy(update={"max_new_tokens": longest})
     return recipe.model_copy(update={"train": train, "data": data, "objective": options, "evaluate": evaluate})
 
 

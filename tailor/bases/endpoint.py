@@ -1,5 +1,6 @@
 """A model behind an API: it takes a prompt and gives an answer, and nothing else of it can be had."""
 
+import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from tailor.bases.chat import Segment, StopToken
 from tailor.bases.loading import Remote
 from tailor.core.contracts import EncodeOptions, Head, Need, OutputSpec
 from tailor.core.examples import Conversation, Example, Features
@@ -14,6 +16,21 @@ from tailor.wire.generator import ApiGenerator, as_sent
 
 UNBOUNDED = 2**31 - 1
 """The server knows its context, and says so where a request does not fit."""
+
+
+class Turns:
+    """A conversation as it is sent: how the server's template renders it is not to be seen from here."""
+
+    warnings: tuple[str, ...] = ()
+
+    def stop_token(self) -> StopToken:
+        """The server's own."""
+        return StopToken(None, False)
+
+    def render(self, conversation: Conversation) -> list[Segment]:
+        """The turns as JSON, a segment each, of which no token is known and nothing is trained."""
+        sent = as_sent(conversation.messages)
+        return [Segment(json.dumps(turn, ensure_ascii=False) + "\n", (), False) for turn in sent]
 
 
 class EndpointBase:
@@ -34,6 +51,7 @@ class EndpointBase:
     def __init__(self, source: Remote, options: EncodeOptions) -> None:
         self.source, self.options = source, options
         self.name = source.name
+        self.chat = Turns()
         self.encoders: Mapping[type[Example], Callable[[Any], list[Features]]] = {Conversation: self._encode}
 
     @cached_property

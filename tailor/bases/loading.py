@@ -32,7 +32,7 @@ from tailor.core.prompts import PROMPT_FILE, Prompt, read_prompt
 from tailor.core.runs import made_by
 from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.base import WEB, BaseOptions, EndpointOptions
-from tailor.recipe.recipe import checked
+from tailor.recipe.recipe import base_options
 
 EMBEDDED = "pocket:"
 LABELS_FILE = "labels.json"
@@ -186,7 +186,7 @@ class Remote(Source):
         """None that are known."""
         return 0
 
-    def digest(self) -> str:
+    def _digest(self, adapters: tuple[str, ...]) -> str:
         """sha256 over what it is asked by: behind a name, whoever serves it may change the model."""
         endpoint = self.endpoint
         asked = [endpoint.name, endpoint.protocol, endpoint.request]
@@ -242,7 +242,7 @@ def _remote(options: BaseOptions) -> Remote:
     """The endpoint that is named, with the options of the recipe where they are its own."""
     given = options.endpoint
     if given is None or given.name != options.name:
-        options = checked(BaseOptions, {"name": options.name})
+        options = base_options(options.name)
     return Remote(options.name, options.name, PretrainedConfig(), options)
 
 

@@ -19,6 +19,7 @@ from tailor.recipe.train import TrainOptions
 
 SHORT_FORMS = {"base": "name", "data": "train", "method": "name", "objective": "name"}
 EMBEDDED = "pocket:"
+YAML = (".yaml", ".yml")
 Anything = TypeVar("Anything", bound=BaseModel)
 
 
@@ -117,6 +118,21 @@ def checked(model: type[Anything], values: Mapping[str, Any]) -> Anything:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise _explain(error, model) from None
+
+
+def base_options(model: str | Mapping[str, Any]) -> BaseOptions:
+    """A model as it is named on the command line or in Python: by its name, as a base's options, or by a YAML file of them.
+
+    In the file they may stand under `base`, so that any recipe will do. Raises `RecipeError` as `parse` does.
+    """
+    values: Any = model
+    if isinstance(model, str) and Path(model).suffix in YAML and Path(model).is_file():
+        values = read_yaml(Path(model))
+        values = values.get("base", values)
+    try:
+        return BaseOptions.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, BaseOptions, prefix=("base",)) from None
 
 
 def load(path: Path) -> Recipe:
