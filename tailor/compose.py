@@ -48,8 +48,14 @@ OTHER_WAYS = {
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
 STOCK, POOLED = "stock", "mean_pool"
-NEEDS = {"past_kv": "keys and values of earlier tokens", "embeddings": "place in front of every text"}
+NEEDS = {
+    "linears": "linear layers",
+    "past_kv": "keys and values of earlier tokens",
+    "embeddings": "place in front of every text",
+}
 """What methods take hold of, where the word for it says too little."""
+FAMILIES = {"endpoint": "a model behind an API does not have"}
+"""How a family lacks something, where its name says too little."""
 CHARACTERS_PER_TOKEN = 2
 """Fewer than tokenizers need of any script with an alphabet, so that a reference is never cut short."""
 ASKED_FOR = {"dropped_overlong"}
@@ -277,13 +283,19 @@ def check_method(recipe: Recipe, base: Any) -> None:
             code="no_such_pair",
         )
     if lacking:
+        held = " and ".join(NEEDS.get(need, need) for need in lacking)
+        lacks = FAMILIES.get(base.family, f"a base of family {base.family} does not have for itself")
         raise RecipeError(
-            f"the method {method.name} takes hold of the {' and '.join(NEEDS.get(need, need) for need in lacking)}, which a "
-            f"base of family {base.family} does not have for itself",
+            f"the method {method.name} takes hold of the {held}, which {lacks}",
             where="method",
-            fix="choose method: lora or full",
+            fix=f"choose another method: {', '.join(methods_for(base)) or 'there is none for it'}",
             code="no_such_pair",
         )
+
+
+def methods_for(base: Any) -> list[str]:
+    """The methods that need nothing which a base lacks."""
+    return [name for name in registry.names("method") if registry.load("method", name).needs <= base.has]
 
 
 def _has_thinking(loaded: Loaded) -> bool:
@@ -355,18 +367,11 @@ def output_of(recipe: Recipe, objective: Any) -> OutputSpec:
 
 def choose_place(recipe: Recipe, source: Source) -> Place:
     """The best device at hand, and threads and precision for a base of this size on it."""
-    kind, parameters = available_devices()[0], parameters_of(source)
+    kind, parameters = available_devices()[0], source.parameters()
+    if not parameters:
+        return Place("cpu", "fp32", "its weights are elsewhere")
     settle_threads(kind, parameters)
     return Place(kind, *choose_precision(recipe.train.precision, kind, parameters))
-
-
-def parameters_of(source: Source) -> int:
-    """How many parameters a base has, counted on the meta device from its config."""
-    from transformers import AutoModel
-
-    with torch.device("meta"):
-        model = AutoModel.from_config(source.config, trust_remote_code=source.options.trust_remote_code)
-    return sum(value.numel() for value in model.parameters())
 
 
 def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
@@ -374,7 +379,7 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
     recipe, base = prepared.recipe, prepared.base
     facts = Facts(
         examples=len(prepared.splits["train"].store),
-        hidden=base.source.config.get_text_config().hidden_size,
+        hidden=base.source.hidden,
         device=place.kind,
         raw_text=prepared.objective.answers == "raw",  # masks are drawn anew every epoch, so that epochs pay
     )
@@ -389,7 +394,8 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
     options = prepared.objective.options
     evaluate = recipe.evaluate
     if recipe.gradient_method.asks and evaluate.max_new_tokens == "auto":
-        evaluate = evaluate.model_copy(update={"max_new_tokens": answer_tokens(prepared)})
+        longest = getattr(base, "longest_answer", None) or answer_tokens(prepared)
+        evaluate = evaluate.model_copy(update={"max_new_tokens": longest})
     return recipe.model_copy(update={"train": train, "data": data, "objective": options, "evaluate": evaluate})
 
 
@@ -476,8 +482,7 @@ def kept_generator(base: Any, recipe: Recipe, place: Place, file: Path) -> Any:
 
 def _first_head(prepared: Prepared, output: OutputSpec, place: Place, folder: Path, reporter: Reporter) -> FirstHead:
     base, train, dev = prepared.base, prepared.splits["train"].store, prepared.splits["dev"].store
-    hidden = base.source.config.get_text_config().hidden_size
-    return FirstHead(base, prepared.objective, output, train, dev, hidden, place, folder, reporter)
+    return FirstHead(base, prepared.objective, output, train, dev, base.source.hidden, place, folder, reporter)
 
 
 def base_beside(options: BaseOptions, folder: Path) -> BaseOptions:

@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import transformers
 import yaml
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -30,7 +31,8 @@ from tailor.core.paths import POCKET, embedded_base
 from tailor.core.prompts import PROMPT_FILE, Prompt, read_prompt
 from tailor.core.runs import made_by
 from tailor.nn.bottleneck import CONFIG_FILE
-from tailor.recipe.base import BaseOptions
+from tailor.recipe.base import WEB, BaseOptions, EndpointOptions
+from tailor.recipe.recipe import base_options
 
 EMBEDDED = "pocket:"
 LABELS_FILE = "labels.json"
@@ -123,6 +125,17 @@ class Source:
             return "mean" if description["pooling"] == "mean" else "stock"
         return "mean" if self.mean_pool_head else "stock"
 
+    @property
+    def hidden(self) -> int:
+        """Width of its token states."""
+        return int(self.config.get_text_config().hidden_size)
+
+    def parameters(self) -> int:
+        """How many parameters it has, counted on the meta device from its config."""
+        with torch.device("meta"):
+            model = AutoModel.from_config(self.config, trust_remote_code=self.options.trust_remote_code)
+        return sum(value.numel() for value in model.parameters())
+
     def hub_options(self) -> dict[str, Any]:
         """What every `from_pretrained` call on this base needs."""
         return {"revision": self.options.revision or "main", "trust_remote_code": self.options.trust_remote_code}
@@ -157,6 +170,30 @@ class Source:
                 )
 
 
+class Remote(Source):
+    """A model behind an API: it has a name and an address, and no weights or width that anything could go by."""
+
+    family = "endpoint"  # type: ignore[assignment]
+    labels = ()  # type: ignore[assignment]
+    hidden = 1  # type: ignore[assignment]
+
+    @property
+    def endpoint(self) -> EndpointOptions:
+        """Where it is, and how it is asked."""
+        assert self.options.endpoint is not None
+        return self.options.endpoint
+
+    def parameters(self) -> int:
+        """None that are known."""
+        return 0
+
+    def _digest(self, adapters: tuple[str, ...]) -> str:
+        """sha256 over what it is asked by: behind a name, whoever serves it may change the model."""
+        endpoint = self.endpoint
+        asked = [endpoint.name, endpoint.protocol, endpoint.request]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
 def adapter_settings(folder: Path) -> dict[str, Any]:
     """What an adapter's folder says of itself: PEFT's, or ours; empty where it is none."""
     for name in ADAPTERS:
@@ -185,6 +222,8 @@ def mergeable(folder: Path) -> bool:
 def find(options: BaseOptions) -> Source:
     """Resolve a base's name; raises `BaseError` saying what is missing and how to get it."""
     path = Path(options.name).expanduser()
+    if options.name.startswith(WEB):
+        return _remote(options)
     if options.name.startswith(EMBEDDED):
         folder = embedded_base(options.name.removeprefix(EMBEDDED))
         if folder is None:
@@ -198,6 +237,14 @@ def find(options: BaseOptions) -> Source:
     if path.is_absolute() or options.name.startswith((".", "~")) or options.name.count("/") > 1:
         raise BaseError("there is no such folder", where=options.name, fix="`tailor bases` lists what is at hand")
     return Source(options.name, options.name, _config(options.name, options), options)
+
+
+def _remote(options: BaseOptions) -> Remote:
+    """The endpoint that is named, with the options of the recipe where they are its own."""
+    given = options.endpoint
+    if given is None or given.name != options.name:
+        options = base_options(options.name)
+    return Remote(options.name, options.name, PretrainedConfig(), options)
 
 
 def _local(path: Path, options: BaseOptions) -> Source:

@@ -38,6 +38,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "causal-lm": "tailor.bases.causal:CausalBase",
         "encoder": "tailor.bases.encoder:EncoderBase",
         "encoder-decoder": "tailor.bases.seq2seq:Seq2SeqBase",
+        "endpoint": "tailor.bases.endpoint:EndpointBase",
     },
 }
 

@@ -32,7 +32,7 @@ class InFront(ByGradient):
     """A prompt in front of a base; the search fills it in."""
 
     def __init__(self, base: Base) -> None:
-        super().__init__(base, base.model)
+        super().__init__(base, torch.nn.Module() if base.model is None else base.model)
         self.driver = "search"
         self.prompt = Prompt()
 

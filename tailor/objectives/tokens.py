@@ -1,6 +1,6 @@
 """What the objectives that learn tokens share: the loss, and how likely the reference is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -41,6 +41,12 @@ class TokenObjective(PlainObjective):
         if self.prompt is None:
             return [question]
         return [replace(question, messages=turns) for turns in self.prompt.variants(question.messages)]
+
+    def guess(self, examples: Sequence[Any]) -> tuple[str, Callable[[Any], Any]]:
+        """No answer to anything, where answers are texts."""
+        if self.answers != "text":
+            return super().guess(examples)
+        return "empty", lambda example: ""
 
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """Weighted negative log-likelihood in nats, and the weight it sums over."""

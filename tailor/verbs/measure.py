@@ -1,6 +1,6 @@
 """Evaluate: a tuned model against its base, on the same held-out rows, by the same questions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,8 @@ from tailor.recipe.recipe import Recipe
 GUESSED = {"label", "labels", "number", "tags", "span"}
 """Kinds of answers that a base gives by a guess alone, having no head for them."""
 
+Recorded = Callable[[Sequence[Answer]], list[Answer]]
+"""Answers of a model that need not be there any more: those to the rows that another one has answered."""
 GENERATED_ROWS = 200
 GENERAL_WINDOW = 128
 """Tokens of a window of the general text: fixed, so that every run of a base starts from the same figure."""
@@ -46,21 +48,33 @@ class Measured:
 
 @dataclass(frozen=True)
 class Sitting:
-    """One model's answers to the test split; None where it lacks what the task needs (a head of its own, say)."""
+    """One model's answers to the test split; None where it lacks what the task needs (a head of its own, say).
+
+    `spent` is what they cost, where a model behind an API gave them.
+    """
 
     answers: list[Answer] | None
     general_loss: float | None
+    spent: Mapping[str, float] | None = None
 
 
 def evaluate(
-    prepared: Prepared, tuned: BaseOptions, base: BaseOptions, place: Place, run: str, reporter: Reporter
+    prepared: Prepared,
+    tuned: BaseOptions,
+    base: BaseOptions | Recorded | None,
+    place: Place,
+    run: str,
+    reporter: Reporter,
 ) -> Measured:
-    """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks."""
-    _freeze(prepared, base, place, reporter)
+    """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks.
+
+    `base`: a model, answers that one gave (a function that picks those to the same rows), or None for a guess that takes
+    no look at a row.
+    """
+    _freeze(prepared, base if isinstance(base, BaseOptions) else tuned, place, reporter)
     reporter.say("the tuned model answers the test rows")
     after = sit(prepared, tuned, place, reporter)
-    reporter.say("the base answers the same rows")
-    before = sit(prepared, base, place, reporter)
+    before = _before(prepared, base, after, place, reporter)
     forgetting = None
     if before.general_loss is not None and after.general_loss is not None:
         delta = after.general_loss - before.general_loss
@@ -81,8 +95,22 @@ def evaluate(
         margin_points=prepared.recipe.evaluate.margin,
     )
     deciding = next(metric for metric in metrics if metric.name == primary)
-    evaluation = {"tasks": {"default": result}, "forgetting": forgetting}
+    evaluation: dict[str, Any] = {"tasks": {"default": result}, "forgetting": forgetting}
+    costs = {"tuned": after.spent, "base": before.spent}
+    if any(costs.values()):
+        evaluation["spent"] = {name: cost for name, cost in costs.items() if cost}
     return Measured(evaluation, base_answers, after.answers, deciding)
+
+
+def _before(
+    prepared: Prepared, base: BaseOptions | Recorded | None, after: Sitting, place: Place, reporter: Reporter
+) -> Sitting:
+    if base is None:
+        return Sitting(None, None)
+    if not isinstance(base, BaseOptions):
+        return Sitting(base(after.answers or []), None)
+    reporter.say("the base answers the same rows")
+    return sit(prepared, base, place, reporter)
 
 
 def _freeze(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> None:
@@ -114,13 +142,24 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
         return Sitting(None, None)
     settings = asking(recipe, place)
     objective = objective.under(_prompt_of(base, prepared))
-    if objective.prompt is None:
+    own = getattr(base, "generator", None)
+    if objective.prompt is None and own is None:
         held = _held(prepared, base)
         answers = answer_all(base, objective, output, held, settings, reporter) if held else []
     else:
         answers = _asked(replace(prepared, objective=objective), base, settings, reporter)
     general = general_loss(base, output, settings) if recipe.evaluate.forgetting is not False else None
-    return Sitting(answers, general)
+    return Sitting(answers, general, _told(own, reporter) if own is not None else None)
+
+
+def _told(generator: Any, reporter: Reporter) -> Mapping[str, float]:
+    """What answers through an API have cost."""
+    spent: Mapping[str, float] = generator.spent()
+    reporter.say(
+        f"{spent['calls']:.0f} calls, {spent['cached_calls']:.0f} of them answered from the cache; "
+        f"{spent['prompt_tokens']:,.0f} + {spent['completion_tokens']:,.0f} tokens; {spent['paid']:.4g} paid now"
+    )
+    return spent
 
 
 def _prompt_of(base: Any, prepared: Prepared) -> Prompt | None:

@@ -24,7 +24,7 @@ from tailor.evaluation.written import answers_to, asked_of
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions
-from tailor.recipe.recipe import Recipe, load, parse
+from tailor.recipe.recipe import Recipe, base_options, load, parse
 
 HERE = Origin("prompt", 1)
 CHOICE_TOKENS = 64
@@ -111,15 +111,18 @@ class Model:
         return [part.with_target(target) for part in self.base.encoders[type(example)](example)]
 
 
-def model_of(name: str) -> Model:
+def model_of(name: str | Mapping[str, Any]) -> Model:
     """Load a run folder (as what it was trained to be) or a base (as what its family does by itself)."""
-    path = made_by(Path(name))
+    given = base_options(name)
+    path = made_by(Path(given.name))
     if not (path / "recipe.yaml").exists():
-        return open_model(BaseOptions(name=name), parse({"base": name, "data": "none"}))
+        return open_model(given, parse({"base": given.model_dump(), "data": "none"}))
     if not RunFolder(path).model.is_dir() and not (path / HEAD_DESCRIPTION).exists():
-        raise TailorError("this run has no model yet", where=name, fix=f"tailor fit {path / 'recipe.yaml'} --resume")
+        fix = f"tailor fit {path / 'recipe.yaml'} --resume"
+        raise TailorError("this run has no model yet", where=given.name, fix=fix)
     recipe = load(path / "recipe.yaml")
-    return open_model(recipe.base.model_copy(update={"name": name, "chat_template": None, "revision": None}), recipe)
+    own = {"name": given.name, "chat_template": None, "revision": None, "endpoint": None}
+    return open_model(recipe.base.model_copy(update=own), recipe)
 
 
 def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ()) -> Model:
@@ -139,7 +142,8 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     if source.pooling == "mean":
         output = dataclasses.replace(output, pooling="mean")
     base.load(output, load_dtype(recipe, place, source))
-    base.model.to(place.device).eval()
+    if base.model is not None:
+        base.model.to(place.device).eval()
     return Model(base, place, objective, output)
 
 
@@ -156,9 +160,9 @@ def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:
     return objective
 
 
-def sides(name: str, limit: int) -> dict[str, Callable[[str], str]]:
+def sides(name: str | Mapping[str, Any], limit: int) -> dict[str, Callable[[str], str]]:
     """A run's base and tuned model (or a base alone) as functions from a user's line to an answer, with histories."""
-    file = made_by(Path(name)) / "recipe.yaml"
+    file = made_by(Path(base_options(name).name)) / "recipe.yaml"
     tuned = model_of(name)
     models = {"tuned": tuned} if file.exists() else {"base": tuned}
     if file.exists():
