@@ -17,6 +17,7 @@ from tailor.bases.loading import find
 from tailor.cli.main import main
 from tailor.core.errors import RecipeError, TailorError
 from tailor.core.examples import Message
+from tailor.core.paths import embedded_data
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import base_options, override, parse
 from tailor.verbs.talk import model_of
@@ -204,20 +205,20 @@ class TestEvaluate:
                 return model.reply(turns, limit=body["max_tokens"])
 
         script.rule = answer
-        rows = [
-            {"prompt": f"How many days does parcel {n} take?", "completion": f"It takes {n} days."} for n in range(12)
-        ]
+        lines = (embedded_data() / "support.jsonl").read_text(encoding="utf-8").splitlines()[:8]
+        data = written(tmp_path / "support.jsonl", [json.loads(line) for line in lines])
         (tmp_path / "recipe.yaml").write_text(
-            yaml.safe_dump({"base": {"endpoint": {"url": url, "model": "m", "max_new_tokens": 24}}})
+            yaml.safe_dump({"base": {"endpoint": {"url": url, "model": "m", "max_new_tokens": 128}}})
         )
-        data = written(tmp_path / "parcels.jsonl", rows)
-        there = tailor.evaluate(str(tmp_path / "recipe.yaml"), data=data)["tasks"]["default"]["metrics"]
-        answers = [model.generate(row["prompt"], max_new_tokens=24) for row in rows]
+        there = tailor.evaluate(str(tmp_path / "recipe.yaml"), data=data, against="pocket:gpt")["tasks"]["default"]
         tailor.record(str(tmp_path / "recipe.yaml"), data=data, out="wire.jsonl")
-        kept = {line["prompt"]: line["given"] for line in map(json.loads, Path("wire.jsonl").read_text().splitlines())}
-        assert [kept[f"user: {row['prompt']}"] for row in rows] == answers
-        assert len(set(answers)) > 1
-        assert there["chrf"]["tuned"] > 0
+        tailor.record("pocket:gpt", data=data, out="here.jsonl")
+        wire, here = (
+            [json.loads(line) for line in Path(name).read_text().splitlines()] for name in ("wire.jsonl", "here.jsonl")
+        )
+        assert [line["given"] for line in wire] == [line["given"] for line in here]
+        assert len({line["given"] for line in here}) > 4
+        assert there["metrics"]["rouge_l"]["tuned"] > 0
 
     def test_a_budget_ends_it_and_what_was_paid_for_is_kept(self, url: str, sums: str, script: Script) -> None:
         base = {"url": url, "model": "m", "concurrency": 16}
@@ -341,6 +342,7 @@ def test_the_key_is_in_no_file_of_a_run_nor_on_the_screen(
     assert not [file for file in files if SECRET.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_prompt_is_searched_for_over_the_wire_and_a_second_run_pays_nothing(
     url: str, moods: str, script: Script
 ) -> None:
