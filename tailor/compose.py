@@ -27,10 +27,11 @@ from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, cho
 from tailor.engine.settings import CPU_TOKENS, Facts, plan_of, resolve
 from tailor.evaluation.answering import Asking
 from tailor.evaluation.generators import Kept, generator_of
-from tailor.recipe.base import BaseOptions
+from tailor.recipe.base import BaseOptions, BudgetOptions
 from tailor.recipe.objectives import OBJECTIVES
 from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe
+from tailor.wire.ledger import Ledger
 
 SHOWN = 20
 FEWEST_TOKENS = 8
@@ -459,23 +460,24 @@ def asking(recipe: Recipe, place: Place) -> Asking:
 
 def search_space(prepared: Prepared, recipe: Recipe, place: Place, folder: Path) -> SearchSpace:
     """What a search for words works on: what answers, with its answers on disk, and the rows it answers."""
-    options = recipe.method
-    generator = kept_generator(prepared.base, recipe, place, folder / "search" / "answers.jsonl")
+    options: Any = recipe.method
+    budget = Ledger(BudgetOptions(max_calls=options.max_calls, max_cost=options.max_cost), "method")
+    generator = kept_generator(prepared.base, recipe, place, folder / "search" / "answers.jsonl", budget)
     proposer = None
-    if options.proposer is not None:  # type: ignore[attr-defined]
-        source = find(options.proposer)  # type: ignore[attr-defined]
+    if options.proposer is not None:
+        source = find(options.proposer)
         other = registry.load("base", source.family)(source, EncodeOptions())
         other.load(OutputSpec("tokens"), load_dtype(recipe, place, source))
-        proposer = kept_generator(other, recipe, place, folder / "search" / "proposals.jsonl")
+        proposer = kept_generator(other, recipe, place, folder / "search" / "proposals.jsonl", budget)
     examples = {name: list(prepared.held(name)) for name in ("train", "dev")}
     return SearchSpace(generator, proposer, examples, options, recipe.evaluate)
 
 
-def kept_generator(base: Any, recipe: Recipe, place: Place, file: Path) -> Any:
-    """What answers for a base; one with weights here keeps its answers in a file of the run."""
+def kept_generator(base: Any, recipe: Recipe, place: Place, file: Path, budget: Ledger) -> Any:
+    """What answers for a base; one with weights here keeps its answers in a file of the run, others keep to the budget."""
     generator = generator_of(base, asking(recipe, place), Reporter(quiet=True))
     if base.model is None:
-        return generator
+        return generator.within(budget)
     settings = [base.source.digest(), base.source.options.quantize, place.kind, place.precision, code_digest()]
     return Kept(generator, file, json.dumps(settings))
 

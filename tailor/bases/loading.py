@@ -174,7 +174,6 @@ class Remote(Source):
     """A model behind an API: it has a name and an address, and no weights or width that anything could go by."""
 
     family = "endpoint"  # type: ignore[assignment]
-    labels = ()  # type: ignore[assignment]
     hidden = 1  # type: ignore[assignment]
 
     @property

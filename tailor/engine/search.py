@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tailor.core.contracts import Answer, Metric
-from tailor.core.errors import DataError, Interrupted, RecipeError
+from tailor.core.errors import BudgetSpent, DataError, Interrupted, RecipeError
 from tailor.core.prompts import Demonstration, Prompt
 from tailor.core.runs import RunFolder, write_text
 from tailor.engine import reflect
@@ -67,8 +67,8 @@ def fit(job: Job) -> Outcome:
         try:
             try:
                 search.run()
-            except Spent as spent:
-                job.reporter.say(str(spent))
+            except (Spent, BudgetSpent) as spent:
+                job.reporter.say(f"the search ends here: {spent}")
             search.keep_scored()
         finally:
             job.attached.prompt = search.best.candidate.prompt
@@ -140,9 +140,9 @@ class Search:
         """Raise `Spent` where so many more answers would go beyond the budget."""
         cost, options = self.cost(), self.options
         if options.max_calls is not None and cost["calls"] + more > options.max_calls:
-            raise Spent(f"the search ends here: {cost['calls']:.0f} of {options.max_calls} calls are made")
+            raise Spent(f"{cost['calls']:.0f} of {options.max_calls} calls are made")
         if options.max_cost is not None and cost["cost"] >= options.max_cost:
-            raise Spent(f"the search ends here: it has cost {cost['cost']:.2f} of {options.max_cost:.2f}")
+            raise Spent(f"it has cost {cost['cost']:.2f} of {options.max_cost:.2f}")
 
     def cost(self) -> dict[str, float]:
         """What has been paid, the proposer's part included."""

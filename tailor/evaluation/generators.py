@@ -140,6 +140,7 @@ class Kept:
     def __init__(self, inner: Any, file: Path, identity: str) -> None:
         self.inner, self.file, self.identity = inner, file, identity
         self._found: dict[str, Any] = {}
+        self._asked: set[str] = set()
         if file.exists():
             lines = file.read_text(encoding="utf-8").splitlines()
             self._found = dict(json.loads(line) for line in lines if line.endswith("]"))
@@ -172,8 +173,8 @@ class Kept:
         return text
 
     def spent(self) -> Mapping[str, float]:
-        """Calls of all sittings; tokens of what was computed in this one."""
-        return {**self.inner.spent(), "calls": float(len(self._found))}
+        """Answers that were asked for, wherever they came from; tokens of those computed now."""
+        return {**self.inner.spent(), "calls": float(len(self._asked))}
 
     def _keys(self, questions: Sequence[Question], how: Mapping[str, Any]) -> list[str]:
         fixed = json.dumps([self.identity, how], sort_keys=True)
@@ -183,6 +184,7 @@ class Kept:
         self, questions: Sequence[Question], how: Mapping[str, Any], ask: Callable[[list[Question]], list[Any]]
     ) -> list[Any]:
         keys = self._keys(questions, how)
+        self._asked.update(keys)
         new = {key: one for key, one in zip(keys, questions, strict=True) if key not in self._found}
         if new:
             answers = dict(zip(new, ask(list(new.values())), strict=True))
