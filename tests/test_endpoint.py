@@ -252,6 +252,7 @@ class TestRecord:
         assert all(entry["delta"] == 0 for entry in task["metrics"].values())
         assert "loss" in task["metrics"], "likelihoods are kept too"
 
+    @pytest.mark.slow
     def test_a_classifier_with_a_head_is_held_against_answers_in_words(
         self, url: str, moods: str, script: Script
     ) -> None:
