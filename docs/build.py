@@ -9,7 +9,7 @@ from tailor.cli.main import VERBS
 from tailor.core.catalogue import data_sets
 from tailor.evaluation.scorers import METRICS
 from tailor.evaluation.wording import named
-from tailor.recipe.base import BaseOptions
+from tailor.recipe.base import BaseOptions, EndpointOptions
 from tailor.recipe.data import DataOptions
 from tailor.recipe.evaluate import EvaluateOptions
 from tailor.recipe.methods import METHODS
@@ -44,7 +44,13 @@ def reference() -> str:
     verbs = [f"| `tailor {verb.__name__}` | {verb.__doc__} |" for group in VERBS.values() for verb in group]
     lines += section("Commands", verbs, "command | does |")
     head = "key | default | meaning |"
-    groups = {"base": BaseOptions, "data": DataOptions, "train": TrainOptions, "evaluate": EvaluateOptions}
+    groups = {
+        "base": BaseOptions,
+        "base.endpoint": EndpointOptions,
+        "data": DataOptions,
+        "train": TrainOptions,
+        "evaluate": EvaluateOptions,
+    }
     for name, model in groups.items():
         lines += section(f"`{name}`", keys(model, f"{name}."), head)
     for axis, table in (("method", METHODS), ("objective", OBJECTIVES)):

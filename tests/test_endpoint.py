@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import tailor
 from tailor.bases.loading import find
 from tailor.cli.main import main
 from tailor.core.errors import RecipeError, TailorError
+from tailor.core.examples import Message
+from tailor.core.paths import embedded_data
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import base_options, override, parse
 from tailor.verbs.talk import model_of
@@ -123,6 +126,12 @@ class TestNaming:
         with pytest.raises(RecipeError, match=re.escape(told)):
             parse({"base": base, "data": "x.jsonl"})
 
+    def test_the_example_of_the_page_is_valid(self, tmp_path: Path) -> None:
+        page = (Path(__file__).parents[1] / "docs" / "endpoints.md").read_text(encoding="utf-8")
+        [block] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+        (tmp_path / "base.yaml").write_text(block)
+        assert base_options(str(tmp_path / "base.yaml")).name == "https://api.openai.com/v1#gpt-4o-mini"
+
 
 class TestWhatItHasNot:
     @pytest.mark.parametrize(
@@ -187,6 +196,30 @@ class TestEvaluate:
         assert run("evaluate", f"{url}#m", "--data", sums, "--require", "exact_match>=0.9", "--quiet") == 0
         assert run("evaluate", f"{url}#m", "--data", sums, "--require", "exact_match<=0.9", "--quiet") == 1
 
+    def test_the_same_model_over_the_wire_scores_the_same(self, url: str, tmp_path: Path, script: Script) -> None:
+        model, one_at_a_time = model_of("pocket:gpt"), threading.Lock()
+
+        def answer(body: Mapping[str, Any]) -> str:
+            turns = [Message(turn["role"], turn["content"]) for turn in body["messages"]]
+            with one_at_a_time:
+                return model.reply(turns, limit=body["max_tokens"])
+
+        script.rule = answer
+        lines = (embedded_data() / "support.jsonl").read_text(encoding="utf-8").splitlines()[:8]
+        data = written(tmp_path / "support.jsonl", [json.loads(line) for line in lines])
+        (tmp_path / "recipe.yaml").write_text(
+            yaml.safe_dump({"base": {"endpoint": {"url": url, "model": "m", "max_new_tokens": 128}}})
+        )
+        there = tailor.evaluate(str(tmp_path / "recipe.yaml"), data=data, against="pocket:gpt")["tasks"]["default"]
+        tailor.record(str(tmp_path / "recipe.yaml"), data=data, out="wire.jsonl")
+        tailor.record("pocket:gpt", data=data, out="here.jsonl")
+        wire, here = (
+            [json.loads(line) for line in Path(name).read_text().splitlines()] for name in ("wire.jsonl", "here.jsonl")
+        )
+        assert [line["given"] for line in wire] == [line["given"] for line in here]
+        assert len({line["given"] for line in here}) > 4
+        assert there["metrics"]["rouge_l"]["tuned"] > 0
+
     def test_a_budget_ends_it_and_what_was_paid_for_is_kept(self, url: str, sums: str, script: Script) -> None:
         base = {"url": url, "model": "m", "concurrency": 16}
         with pytest.raises(TailorError) as caught:
@@ -213,14 +246,21 @@ class TestRecord:
         assert (exact["base"], exact["tuned"]) == (before["exact_match"]["tuned"], 1.0)
         assert task["verdict"] == "better"
 
-    def test_any_model_can_be_recorded_and_compared_with_itself(self, moods: str, sums: str) -> None:
-        for data, model in ((moods, "pocket:bert"), (sums, "pocket:gpt")):
-            if model == "pocket:bert":
-                continue  # it has no head for these labels
-            tailor.record(model, data=data, out="own.jsonl")
-            task = tailor.evaluate(model, data=data, against="own.jsonl")["tasks"]["default"]
-            assert all(entry["delta"] == 0 for entry in task["metrics"].values())
-            assert "loss" in task["metrics"], "likelihoods are kept too"
+    def test_a_local_model_can_be_recorded_and_compared_with_itself(self, sums: str) -> None:
+        tailor.record("pocket:gpt", data=sums, out="own.jsonl")
+        task = tailor.evaluate("pocket:gpt", data=sums, against="own.jsonl")["tasks"]["default"]
+        assert all(entry["delta"] == 0 for entry in task["metrics"].values())
+        assert "loss" in task["metrics"], "likelihoods are kept too"
+
+    def test_a_classifier_with_a_head_is_held_against_answers_in_words(
+        self, url: str, moods: str, script: Script
+    ) -> None:
+        script.rule = lambda body: "positive"
+        tailor.record(f"{url}#m", data=moods, out="api.jsonl")
+        run = tailor.fit(base="pocket:bert", data=moods, method="head", output="run")
+        accuracy = tailor.evaluate(run, data=moods, against="api.jsonl")["tasks"]["default"]["metrics"]["accuracy"]
+        assert accuracy["base"] == 0.5
+        assert accuracy["tuned"] > 0.5
 
     def test_every_row_is_recorded_and_rows_that_are_not_are_named(
         self, url: str, script: Script, tmp_path: Path
@@ -302,6 +342,7 @@ def test_the_key_is_in_no_file_of_a_run_nor_on_the_screen(
     assert not [file for file in files if SECRET.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_prompt_is_searched_for_over_the_wire_and_a_second_run_pays_nothing(
     url: str, moods: str, script: Script
 ) -> None:
