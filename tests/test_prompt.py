@@ -1,6 +1,7 @@
 """Searched prompts: what is scored is what is saved and served, nothing is paid for twice, and stages go on from them."""
 
 import json
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import SMALL, save_llama, save_t5
+from tiny import SMALL, in_this_process, save_llama, save_t5
 from transformers import AutoModelForCausalLM
 
 import tailor
@@ -24,6 +25,7 @@ from tailor.core.nearest import Nearest
 from tailor.core.prompts import Demonstration, Prompt, from_dict, read_prompt
 from tailor.core.reporting import Reporter
 from tailor.engine import search as searching
+from tailor.evaluation import proof
 from tailor.evaluation.generators import Kept, Local
 from tailor.evaluation.scorers import resolve
 from tailor.objectives.choice import Choice
@@ -35,6 +37,12 @@ from tailor.verbs.talk import model_of
 QUIET = Reporter(quiet=True)
 SMALL_SEARCH: dict[str, Any] = {"name": "prompt", "candidates": 5, "demonstrations": 2, "rows": 16}
 COLOURS = ("red", "blue")
+
+
+@pytest.fixture(autouse=True)
+def processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh process is waited for once, where a prompt has been edited."""
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +66,9 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def run(llama: str, colours: str, tmp_path_factory: pytest.TempPathFactory) -> tailor.Run:
-    return searched(llama, colours, tmp_path_factory.mktemp("run") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proof.subprocess, "run", in_this_process)
+        return searched(llama, colours, tmp_path_factory.mktemp("run") / "run")
 
 
 def written(file: Path, rows: Sequence[dict[str, Any]]) -> str:
@@ -184,7 +194,7 @@ def test_a_model_that_forgets_what_is_far_away_is_run_in_whole_rows(tmp_path: Pa
     torch.manual_seed(0)
     config = MistralConfig(**{**SMALL, "sliding_window": 8}, num_key_value_heads=2)
     model = AutoModelForCausalLM.from_config(config).eval()
-    prompts, endings = [list(range(10, 30)), list(range(10, 28)) + [50, 51]], [[7, 8], [9]]
+    prompts, endings = [[*range(10, 30)], [*range(10, 28), 50, 51]], [[7, 8], [9]]
     naive = [[alone(model, prompt, ending) for ending in endings] for prompt in prompts]
     np.testing.assert_allclose(ending_nats(model, prompts, endings, torch.device("cpu"), 99), naive, atol=1e-5)
 
@@ -238,18 +248,22 @@ def test_what_was_scored_is_what_is_saved_and_served(run: tailor.Run) -> None:
     assert run.generate("stone 1 is red") in COLOURS
 
 
-def test_an_edited_prompt_is_found_out(run: tailor.Run, tmp_path: Path) -> None:
-    import shutil
-
+def test_an_edited_prompt_is_found_out_in_a_fresh_process(
+    run: tailor.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
-    assert tailor.prove(copy)["passed"]
     file = copy / "model" / "prompt.json"
     file.write_text(file.read_text().replace("Answer with", "Say"))
-    proof = tailor.prove(copy)
-    assert not proof["passed"]
-    assert "changed" in proof["problems"][0]
-    assert "requests differ" in proof["problems"][1]
+    found = tailor.prove(copy)
+    assert not found["passed"]
+    assert "changed" in found["problems"][0]
+    assert "requests differ" in found["problems"][1]
+
+
+def test_a_finished_run_is_proved_again(run: tailor.Run) -> None:
+    assert tailor.prove(run)["passed"]
 
 
 def test_evaluation_again_gives_the_same_figures(run: tailor.Run) -> None:
@@ -314,17 +328,17 @@ def test_an_encoder_decoder_takes_a_prompt_too(pairs: str, tmp_path: Path) -> No
     assert run.proof["passed"]
 
 
-def test_a_search_needs_dev_rows_and_answers_to_look_at(llama: str, colours: str, tmp_path: Path) -> None:
+def test_a_search_needs_dev_rows_and_answers_to_look_at(llama: str, colours: str, pairs: str, tmp_path: Path) -> None:
     with pytest.raises(TailorError, match="dev rows") as caught:
         searched(llama, colours, tmp_path / "run", "data.dev=0")
     assert caught.value.where == "data.dev"
-    with pytest.raises(RecipeError, match="looks at none"):
+    with pytest.raises(RecipeError, match="loss"):
         searched(llama, colours, tmp_path / "other", "evaluate.primary=loss")
+    with pytest.raises(RecipeError, match="looks at none"):
+        searched(llama, pairs, tmp_path / "third", "evaluate.primary=loss")
 
 
 def test_a_prompt_for_another_base_is_refused(run: tailor.Run, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(run.path / "model", tmp_path / "model")
     file = tmp_path / "model" / "base.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "name": run.summary["base"], "digest": "0" * 64}))
