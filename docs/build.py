@@ -58,6 +58,7 @@ def reference() -> str:
             lines += section(f"`{axis}: {name}`", keys(options, f"{axis}."), head)
     metrics = [f"| `{name}` | {named(name)[0]} | {', '.join(kinds)} |" for name, (kinds, _) in METRICS.items()]
     extra = ["| `regex:PATTERN` | answers that match | text |", "| `max_words:N` | answers of at most N words | text |"]
+    extra.append("| `one & other` | shares that are to hold together, multiplied row by row | as its parts |")
     own = ["| `file.py:function` | your own `def score(row, answer)` | any |"]
     lines += section("Metrics", [*metrics, *extra, *own], "name | what | answers |")
     sets = [f"| `{entry['name']}` | {entry['rows']} | {entry['task']} |" for entry in data_sets()]

@@ -67,7 +67,7 @@ def _window(model: Any) -> int | None:
     return window
 
 
-def _shared(prompts: Sequence[Ids]) -> int:
+def _shared(prompts: Sequence[tuple[int, ...]]) -> int:
     """How many tokens all prompts begin with, leaving each at least one of its own."""
     first, last = min(prompts), max(prompts)
     most = min(len(prompt) for prompt in prompts) - 1

@@ -33,14 +33,14 @@ def evolve(search: "Search") -> None:
     if not rounds:
         return
     try:
-        import gepa
+        from gepa.api import optimize
     except ImportError:
         raise MissingExtra("gepa", "prompt") from None
     rows = list(range(len(search.train)))
     random.Random(search.job.plan.seed).shuffle(rows)
     adapter = _Adapter(search, search.best.candidate.prompt)
     search.job.reporter.say(f"up to {rounds} instructions are rewritten by reflection")
-    gepa.optimize(
+    optimize(
         seed_candidate={PART: search.best.candidate.prompt.instruction},
         trainset=[("train", place) for place in rows[:TRAINING_ROWS]],
         valset=[("dev", place) for place in range(len(search.dev))],

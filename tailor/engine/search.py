@@ -209,8 +209,8 @@ class Search:
         return [one for one in ordered if one is leader or not self._worse(one, leader, size)]
 
     def _worse(self, one: Tried, leader: Tried, size: int) -> bool:
-        sides = [[tried.answers[place] for place in range(size)] for tried in (leader, one)]
-        return compare(*sides, self.metric, resamples=RESAMPLES).verdict == "worse"
+        ahead, behind = ([tried.answers[place] for place in range(size)] for tried in (leader, one))
+        return compare(ahead, behind, self.metric, resamples=RESAMPLES).verdict == "worse"
 
     def ranked(self, tried: Sequence[Tried], size: int | None = None) -> list[Tried]:
         """The best first; of equals the shorter."""

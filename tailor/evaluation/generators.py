@@ -63,7 +63,8 @@ class Local:
 
     def fits(self, question: Question) -> bool:
         """Whether the context holds the question and the answer that is expected."""
-        return answer_length(self.base, question) <= self.base.room(len(self._prompt(question)))
+        room: int = self.base.room(len(self._prompt(question)))
+        return answer_length(self.base, question) <= room
 
     def spent(self) -> Mapping[str, float]:
         """Answers that were computed, and their tokens."""

@@ -282,6 +282,8 @@ def _data_path(name: str, root: Path) -> str:
 
 
 def _scorer_path(name: Any, root: Path) -> Any:
+    if " & " in str(name):
+        return " & ".join(str(_scorer_path(part, root)) for part in str(name).split(" & "))
     file, separator, function = str(name).rpartition(":")
     return f"{(root / file).resolve()}:{function}" if separator and file.endswith(".py") else name
 

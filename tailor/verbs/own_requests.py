@@ -1,6 +1,6 @@
 """Proof of a prompt: in a fresh process, what is saved gives the very requests that were scored, byte for byte.
 
-Usage of the fresh process: python -m tailor.verbs.own_requests MODEL QUESTIONS.json OUT.json
+Usage of the fresh process: python -m tailor.verbs.own_requests QUESTIONS.json OUT.json
 """
 
 import json
@@ -32,16 +32,18 @@ SHOWN = 60
 """Characters around the first difference that a message quotes."""
 
 
-def main(model: str, questions: str, out: str) -> None:
+def main(asked: str, out: str) -> None:
     """Render every question behind the saved prompt, as evaluation and serving do."""
+    values = json.loads(Path(asked).read_text(encoding="utf-8"))
+    model = values["model"]
     source = find(BaseOptions(name=model))
     base = registry.load("base", source.family)(source, EncodeOptions())
     place = Place("cpu", "fp32", "")
     generator = generator_of(base, Asking(place.device, 0, None), Reporter(quiet=True))
     prompt = read_prompt(Path(model) / PROMPT_FILE)
     rendered = []
-    for values in json.loads(Path(questions).read_text(encoding="utf-8")):
-        raw = _question(values)
+    for question in values["questions"]:
+        raw = _question(question)
         posed = [Question(turns, raw.tools, raw.expected) for turns in prompt.variants(raw.messages)]
         fits = getattr(generator, "fits", None)
         rendered.append(next((generator.request(one) for one in posed if fits is None or fits(one)), None))
@@ -79,9 +81,9 @@ def prove_prompt(folder: RunFolder) -> Proof:
 def _in_a_fresh_process(model: Path, questions: list[Any]) -> list[str | None]:
     with tempfile.TemporaryDirectory(prefix="tailor-proof-") as folder:
         question, answer = Path(folder) / "questions.json", Path(folder) / "out.json"
-        question.write_text(json.dumps(questions), encoding="utf-8")
+        question.write_text(json.dumps({"model": str(model), "questions": questions}), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "tailor.verbs.own_requests", str(model), str(question), str(answer)],
+            [sys.executable, "-m", "tailor.verbs.own_requests", str(question), str(answer)],
             capture_output=True,
             text=True,
             check=False,
