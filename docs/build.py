@@ -9,7 +9,7 @@ from tailor.cli.main import VERBS
 from tailor.core.catalogue import data_sets
 from tailor.evaluation.scorers import METRICS
 from tailor.evaluation.wording import named
-from tailor.recipe.base import BaseOptions
+from tailor.recipe.base import BaseOptions, EndpointOptions
 from tailor.recipe.data import DataOptions
 from tailor.recipe.evaluate import EvaluateOptions
 from tailor.recipe.methods import METHODS
@@ -44,7 +44,13 @@ def reference() -> str:
     verbs = [f"| `tailor {verb.__name__}` | {verb.__doc__} |" for group in VERBS.values() for verb in group]
     lines += section("Commands", verbs, "command | does |")
     head = "key | default | meaning |"
-    groups = {"base": BaseOptions, "data": DataOptions, "train": TrainOptions, "evaluate": EvaluateOptions}
+    groups = {
+        "base": BaseOptions,
+        "base.endpoint": EndpointOptions,
+        "data": DataOptions,
+        "train": TrainOptions,
+        "evaluate": EvaluateOptions,
+    }
     for name, model in groups.items():
         lines += section(f"`{name}`", keys(model, f"{name}."), head)
     for axis, table in (("method", METHODS), ("objective", OBJECTIVES)):
@@ -52,6 +58,7 @@ def reference() -> str:
             lines += section(f"`{axis}: {name}`", keys(options, f"{axis}."), head)
     metrics = [f"| `{name}` | {named(name)[0]} | {', '.join(kinds)} |" for name, (kinds, _) in METRICS.items()]
     extra = ["| `regex:PATTERN` | answers that match | text |", "| `max_words:N` | answers of at most N words | text |"]
+    extra.append("| `one & other` | shares that are to hold together, multiplied row by row | as its parts |")
     own = ["| `file.py:function` | your own `def score(row, answer)` | any |"]
     lines += section("Metrics", [*metrics, *extra, *own], "name | what | answers |")
     sets = [f"| `{entry['name']}` | {entry['rows']} | {entry['task']} |" for entry in data_sets()]

@@ -197,24 +197,42 @@ def load(path: str | Path) -> Run:
 
 
 def evaluate(
-    model: Run | str | Path,
+    model: Run | str | Path | Mapping[str, Any],
     *,
     data: Any = None,
-    against: str | None = None,
+    against: Any = None,
     margin: float | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """A model against another (its base, where none is named) on held-out data (the run's own test split, by default)."""
-    name = str(model.path if isinstance(model, Run) else model)
+    """A model against another (its base, where none is named) on held-out data (the run's own test split, by default).
+
+    A model is a run, a name, or a base's options (`{"endpoint": {…}}`); `against` may be a file of recorded answers too.
+    """
     answer: dict[str, Any] = registry.resolve("tailor.verbs.evaluate:evaluate_model")(
-        name, data=data, against=against, margin=margin, reporter=reporter or Reporter(quiet=True)
+        _named(model), data=data, against=against, margin=margin, reporter=reporter or Reporter(quiet=True)
     )
     return answer
 
 
+def record(
+    model: Run | str | Path | Mapping[str, Any], *, data: Any, out: str | Path, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Keep a model's answers to all rows of the data in a file that `evaluate` takes as `against`."""
+    answer: dict[str, Any] = registry.resolve("tailor.verbs.record:record")(
+        _named(model), data=data, out=str(out), reporter=reporter or Reporter(quiet=True)
+    )
+    return answer
+
+
+def _named(model: Run | str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:
+    if isinstance(model, Mapping):
+        return model
+    return str(model.path if isinstance(model, Run) else model)
+
+
 def prove(model: Run | str | Path, *, base: str | None = None, served: str | None = None) -> dict[str, Any]:
     """Is this artefact, or the model behind this server, really the tuned one?"""
-    name = str(model.path if isinstance(model, Run) else model)
+    name = _named(model)
     answer: dict[str, Any] = registry.resolve("tailor.verbs.prove:prove_model")(name, base=base, served=served)
     return answer
 
@@ -243,16 +261,18 @@ def plan_fit(recipe: AnyRecipe) -> dict[str, Any]:
 def needs_download(recipe: AnyRecipe) -> bool:
     """Whether the base is a hub id that is not in the local cache."""
     name = recipe.base.name
+    if recipe.base.endpoint is not None:
+        return False
     return not name.startswith("pocket:") and not Path(name).exists() and not cached(name)
 
 
-def generate(model: str, prompt: str, *, number: int = 1, max_new_tokens: int = 256) -> list[str]:
+def generate(model: str | Mapping[str, Any], prompt: str, *, number: int = 1, max_new_tokens: int = 256) -> list[str]:
     """Answers to one prompt: the first greedy, the others sampled with fixed seeds."""
     loaded = registry.resolve("tailor.verbs.talk:model_of")(model)
     return [loaded.generate(prompt, max_new_tokens=max_new_tokens, seed=seed or None) for seed in range(number)]
 
 
-def chat_sides(model: str, *, max_new_tokens: int = 256) -> dict[str, Any]:
+def chat_sides(model: str | Mapping[str, Any], *, max_new_tokens: int = 256) -> dict[str, Any]:
     """Functions from a user's line to an answer, each with its own history: `base` and `tuned` for a run."""
     return registry.resolve("tailor.verbs.talk:sides")(model, max_new_tokens)  # type: ignore[no-any-return]
 

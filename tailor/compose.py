@@ -1,5 +1,6 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,20 +13,25 @@ from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
 from tailor.core.examples import Conversation, Example, Labelled, Origin, Pair, Preference, Span, Text
+from tailor.core.paths import code_digest
+from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
 from tailor.data.table import Entry, Table
 from tailor.engine.first_head import FITTED, FirstHead
 from tailor.engine.frozen import Frozen
-from tailor.engine.loop import Job
+from tailor.engine.loop import Job, SearchSpace
 from tailor.engine.order import plain_order
 from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
 from tailor.engine.settings import CPU_TOKENS, Facts, plan_of, resolve
-from tailor.recipe.base import BaseOptions
+from tailor.evaluation.answering import Asking
+from tailor.evaluation.generators import Kept, generator_of
+from tailor.recipe.base import BaseOptions, BudgetOptions
 from tailor.recipe.objectives import OBJECTIVES
 from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe
+from tailor.wire.ledger import Ledger
 
 SHOWN = 20
 FEWEST_TOKENS = 8
@@ -43,8 +49,16 @@ OTHER_WAYS = {
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
 STOCK, POOLED = "stock", "mean_pool"
-NEEDS = {"past_kv": "keys and values of earlier tokens", "embeddings": "place in front of every text"}
+NEEDS = {
+    "linears": "linear layers",
+    "past_kv": "keys and values of earlier tokens",
+    "embeddings": "place in front of every text",
+}
 """What methods take hold of, where the word for it says too little."""
+FAMILIES = {"endpoint": "a model behind an API does not have"}
+"""How a family lacks something, where its name says too little."""
+CHARACTERS_PER_TOKEN = 2
+"""Fewer than tokenizers need of any script with an alphabet, so that a reference is never cut short."""
 ASKED_FOR = {"dropped_overlong"}
 """Refusals that the recipe asked for: counted, and no error."""
 
@@ -112,6 +126,7 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     check_method(recipe, base)
     recipe = settle_head(recipe, base, objective)
     objective.prepare(entry.row for entry in loaded.train)
+    objective = objective.under(source.prompt if recipe.gradient_method.asks else prompt_before(source, objective))
     output_of(recipe, objective)
     splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
     check_refused(recipe, *splits.values())
@@ -173,8 +188,19 @@ def load_data(recipe: Recipe, family: str, root: Path | None = None) -> Loaded:
     )
 
 
+def prompt_before(source: Source, objective: Any) -> Prompt | None:
+    """What a model is trained behind: the instruction that was searched for its base, else the task in plain words.
+
+    Demonstrations are left out: in training the rows themselves show what they would.
+    """
+    return source.prompt.instruction_only() if source.prompt is not None else objective.bare("")  # type: ignore[no-any-return]
+
+
 def make_objective(recipe: Recipe, loaded: Loaded, source: Source) -> Any:
-    """The objective the recipe names, or the one that the data's form stands for on this family."""
+    """The objective the recipe names, or the one that the data's form stands for on this family.
+
+    Where the method asks in words, or a prompt lies before the base, labels are written and not read off a head.
+    """
     options: Options
     if isinstance(recipe.objective, str):
         name = loaded.form.objective_for(source.family.removesuffix("-lm"))
@@ -188,6 +214,8 @@ def make_objective(recipe: Recipe, loaded: Loaded, source: Source) -> Any:
         options = OBJECTIVES[name]()
     else:
         options = recipe.objective
+    if recipe.gradient_method.asks or source.prompt is not None:
+        options = getattr(options, "written", lambda: options)()
     return registry.load("objective", options.name)(options)  # type: ignore[attr-defined]
 
 
@@ -256,13 +284,19 @@ def check_method(recipe: Recipe, base: Any) -> None:
             code="no_such_pair",
         )
     if lacking:
+        held = " and ".join(NEEDS.get(need, need) for need in lacking)
+        lacks = FAMILIES.get(base.family, f"a base of family {base.family} does not have for itself")
         raise RecipeError(
-            f"the method {method.name} takes hold of the {' and '.join(NEEDS.get(need, need) for need in lacking)}, which a "
-            f"base of family {base.family} does not have for itself",
+            f"the method {method.name} takes hold of the {held}, which {lacks}",
             where="method",
-            fix="choose method: lora or full",
+            fix=f"choose another method: {', '.join(methods_for(base)) or 'there is none for it'}",
             code="no_such_pair",
         )
+
+
+def methods_for(base: Any) -> list[str]:
+    """The methods that need nothing which a base lacks."""
+    return [name for name in registry.names("method") if registry.load("method", name).needs <= base.has]
 
 
 def _has_thinking(loaded: Loaded) -> bool:
@@ -276,7 +310,7 @@ def encode(table: Iterable[Entry], objective: Any, base: Any) -> Encoded:
     result = Encoded()
     for index, entry in enumerate(table):
         try:
-            example = objective.read(entry.row, ExampleSeat(entry.id, entry.origin))
+            example = objective.led(objective.read(entry.row, ExampleSeat(entry.id, entry.origin)))
             target = objective.target(example)
             features = base.encoders[type(example)](example)
         except RowRefused as refusal:
@@ -334,18 +368,11 @@ def output_of(recipe: Recipe, objective: Any) -> OutputSpec:
 
 def choose_place(recipe: Recipe, source: Source) -> Place:
     """The best device at hand, and threads and precision for a base of this size on it."""
-    kind, parameters = available_devices()[0], parameters_of(source)
+    kind, parameters = available_devices()[0], source.parameters()
+    if not parameters:
+        return Place("cpu", "fp32", "its weights are elsewhere")
     settle_threads(kind, parameters)
     return Place(kind, *choose_precision(recipe.train.precision, kind, parameters))
-
-
-def parameters_of(source: Source) -> int:
-    """How many parameters a base has, counted on the meta device from its config."""
-    from transformers import AutoModel
-
-    with torch.device("meta"):
-        model = AutoModel.from_config(source.config, trust_remote_code=source.options.trust_remote_code)
-    return sum(value.numel() for value in model.parameters())
 
 
 def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
@@ -353,7 +380,7 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
     recipe, base = prepared.recipe, prepared.base
     facts = Facts(
         examples=len(prepared.splits["train"].store),
-        hidden=base.source.config.get_text_config().hidden_size,
+        hidden=base.source.hidden,
         device=place.kind,
         raw_text=prepared.objective.answers == "raw",  # masks are drawn anew every epoch, so that epochs pay
     )
@@ -366,7 +393,21 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
         }
     )
     options = prepared.objective.options
-    return recipe.model_copy(update={"train": train, "data": data, "objective": options})
+    evaluate = recipe.evaluate
+    if recipe.gradient_method.asks and evaluate.max_new_tokens == "auto":
+        longest = getattr(base, "longest_answer", None) or answer_tokens(prepared)
+        evaluate = evaluate.model_copy(update={"max_new_tokens": longest})
+    return recipe.model_copy(update={"train": train, "data": data, "objective": options, "evaluate": evaluate})
+
+
+def answer_tokens(prepared: Prepared) -> int:
+    """Tokens that an answer may have, by the longest reference: one number, so that every prompt is scored alike."""
+    objective, longest = prepared.objective, 0
+    for split in ("train", "dev"):
+        for example, _ in prepared.held(split):
+            for question in objective.questions(example)[:1]:
+                longest = max(longest, len(str(question.expected)))
+    return longest // CHARACTERS_PER_TOKEN + 16
 
 
 def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, reporter: Reporter) -> Job:
@@ -402,13 +443,48 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
         trackers=trackers,
         order=plain_order(plan.seed, len(prepared.splits["train"].store), plan.examples_per_batch),
         locate=prepared.locate,
+        space=search_space(prepared, recipe, place, folder) if recipe.gradient_method.asks else None,
     )
+
+
+def asking(recipe: Recipe, place: Place) -> Asking:
+    """How answers are taken on a device."""
+    new, budget = recipe.evaluate.max_new_tokens, recipe.train.tokens_per_micro_batch
+    return Asking(
+        device=place.device,
+        tokens_at_once=budget if isinstance(budget, int) else CPU_TOKENS,
+        max_new_tokens=None if new == "auto" else new,
+        autocast=place.autocast,
+    )
+
+
+def search_space(prepared: Prepared, recipe: Recipe, place: Place, folder: Path) -> SearchSpace:
+    """What a search for words works on: what answers, with its answers on disk, and the rows it answers."""
+    options: Any = recipe.method
+    budget = Ledger(BudgetOptions(max_calls=options.max_calls, max_cost=options.max_cost), "method")
+    generator = kept_generator(prepared.base, recipe, place, folder / "search" / "answers.jsonl", budget)
+    proposer = None
+    if options.proposer is not None:
+        source = find(options.proposer)
+        other = registry.load("base", source.family)(source, EncodeOptions())
+        other.load(OutputSpec("tokens"), load_dtype(recipe, place, source))
+        proposer = kept_generator(other, recipe, place, folder / "search" / "proposals.jsonl", budget)
+    examples = {name: list(prepared.held(name)) for name in ("train", "dev")}
+    return SearchSpace(generator, proposer, examples, options, recipe.evaluate)
+
+
+def kept_generator(base: Any, recipe: Recipe, place: Place, file: Path, budget: Ledger) -> Any:
+    """What answers for a base; one with weights here keeps its answers in a file of the run, others keep to the budget."""
+    generator = generator_of(base, asking(recipe, place), Reporter(quiet=True))
+    if base.model is None:
+        return generator.within(budget)
+    settings = [base.source.digest(), base.source.options.quantize, place.kind, place.precision, code_digest()]
+    return Kept(generator, file, json.dumps(settings))
 
 
 def _first_head(prepared: Prepared, output: OutputSpec, place: Place, folder: Path, reporter: Reporter) -> FirstHead:
     base, train, dev = prepared.base, prepared.splits["train"].store, prepared.splits["dev"].store
-    hidden = base.source.config.get_text_config().hidden_size
-    return FirstHead(base, prepared.objective, output, train, dev, hidden, place, folder, reporter)
+    return FirstHead(base, prepared.objective, output, train, dev, base.source.hidden, place, folder, reporter)
 
 
 def base_beside(options: BaseOptions, folder: Path) -> BaseOptions:

@@ -14,6 +14,7 @@ from tailor.compose import MERGED, Prepared, load_dtype, output_of, prepare
 from tailor.core import registry
 from tailor.core.contracts import Attached, EncodeOptions, OutputSpec
 from tailor.core.errors import RecipeError
+from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.data.mixed import MixedStore
 from tailor.engine.loop import Job
@@ -91,7 +92,8 @@ class AttachedTasks:
     def __init__(self, base: SharedBase, trunk: Attached | None, tasks: Tasks) -> None:
         self.base, self.trunk, self.tasks = base, trunk, tasks
         self.model = base.model
-        self.driver: Literal["gradient", "solve"] = "gradient"
+        self.driver: Literal["gradient", "solve", "search"] = "gradient"
+        self.prompt: Prompt | None = None
         self.linear: torch.nn.Linear | None = None
         own = set(base.head_parameters())
         moving = {id(value) for value in trunk.trainable().values()} if trunk else set()

@@ -18,6 +18,7 @@ SIGNATURES = {
     "evaluate": "(model, *, data=None, against=None, margin=None, reporter=None)",
     "prove": "(model, *, base=None, served=None)",
     "load": "(path)",
+    "record": "(model, *, data, out, reporter=None)",
     "render": "(base, messages, *, tools=())",
 }
 
@@ -50,6 +51,7 @@ def test_the_command_line_is_pinned() -> None:
         "prove": ["model", "base", "served"],
         "demo": ["output"],
         "generate": ["model", "prompt", "number", "max_new_tokens"],
+        "record": ["model", "data", "out"],
         "bases": [],
         "runs": ["folder"],
         "show": ["run"],

@@ -34,7 +34,7 @@ def test_the_approaches_people_ask_for_are_there() -> None:
     asked = (
         "full lora adapters prefix soft-prompt ia3 instruction-single-turn instruction-multi-turn transfer few-labels"
     )
-    asked += " continued-pretraining domain-adaptation multi-task preference similarity tagging span-qa"
+    asked += " continued-pretraining domain-adaptation multi-task preference similarity tagging span-qa prompt"
     assert set(asked.split()) <= set(NAMES)
 
 

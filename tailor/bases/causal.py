@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from tailor.bases.heads import HEADS, frozen_values, inputs_alone, load_with_hea
 from tailor.bases.lengths import RAW_TEXT_LIMIT, LengthPolicy, context_of
 from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
+from tailor.bases.shared_prefix import ending_nats
 from tailor.bases.texts import TextReader
 from tailor.bases.weights import load_weights, without_silent_gaps
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
@@ -202,6 +204,11 @@ class CausalBase:
             mask[row, longest - len(prompt) :] = 1
         written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **settings)
         return written[:, longest:].tolist()  # type: ignore[no-any-return]
+
+    @property
+    def nats(self) -> Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]], torch.device, int], Any] | None:
+        """How likely endings are after prompts, (prompts, endings); None where virtual tokens stand before every row."""
+        return None if self.source.virtual_tokens else partial(ending_nats, self.model)
 
     def inputs_alone(self, features: Features) -> dict[str, list[int]]:
         """Forward arguments of one example by itself."""

@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import transformers
 import yaml
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -27,9 +28,11 @@ from transformers.models.auto.modeling_auto import (
 from tailor.bases.mean_pool import MEAN_POOL_FILE
 from tailor.core.errors import BaseError
 from tailor.core.paths import POCKET, embedded_base
+from tailor.core.prompts import PROMPT_FILE, Prompt, read_prompt
 from tailor.core.runs import made_by
 from tailor.nn.bottleneck import CONFIG_FILE
-from tailor.recipe.base import BaseOptions
+from tailor.recipe.base import WEB, BaseOptions, EndpointOptions
+from tailor.recipe.recipe import base_options
 
 EMBEDDED = "pocket:"
 LABELS_FILE = "labels.json"
@@ -58,6 +61,7 @@ class Source:
         location: what `from_pretrained` takes.
         adapters: PEFT folders to be laid on and merged, innermost first (a run folder's adapter, say).
         head: the folder of one task's head on a trunk that several tasks share.
+        prompt_file: where the prompt lies that belongs to it.
     """
 
     name: str
@@ -66,6 +70,12 @@ class Source:
     options: BaseOptions
     adapters: tuple[str, ...] = ()
     head: Path | None = None
+    prompt_file: Path | None = None
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """What stands before and around its questions."""
+        return None if self.prompt_file is None else read_prompt(self.prompt_file)
 
     @property
     def family(self) -> str:
@@ -75,7 +85,8 @@ class Source:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the outputs of a classifier's head, in order; empty where the base has none that is named."""
-        written = (self.head or Path(self.adapters[-1] if self.adapters else self.location)) / LABELS_FILE
+        folder = self.head or (self.prompt_file.parent if self.prompt_file else None)
+        written = (folder or Path(self.adapters[-1] if self.adapters else self.location)) / LABELS_FILE
         if written.exists():
             return tuple(json.loads(written.read_text(encoding="utf-8")))
         if not any(name.endswith(NAMING) for name in self.config.architectures or []):
@@ -114,13 +125,26 @@ class Source:
             return "mean" if description["pooling"] == "mean" else "stock"
         return "mean" if self.mean_pool_head else "stock"
 
+    @property
+    def hidden(self) -> int:
+        """Width of its token states."""
+        return int(self.config.get_text_config().hidden_size)
+
+    def parameters(self) -> int:
+        """How many parameters it has, counted on the meta device from its config."""
+        with torch.device("meta"):
+            model = AutoModel.from_config(self.config, trust_remote_code=self.options.trust_remote_code)
+        return sum(value.numel() for value in model.parameters())
+
     def hub_options(self) -> dict[str, Any]:
         """What every `from_pretrained` call on this base needs."""
         return {"revision": self.options.revision or "main", "trust_remote_code": self.options.trust_remote_code}
 
     def digest(self) -> str:
         """sha256 over the config and weight files of every part, by content: equal bases have equal digests anywhere."""
-        return self._digest((*self.adapters, *([str(self.head)] if self.head else [])))
+        weights = self._digest((*self.adapters, *([str(self.head)] if self.head else [])))
+        prompt = self.prompt
+        return weights if prompt is None else hashlib.sha256(f"{weights}{prompt.digest()}".encode()).hexdigest()
 
     def _digest(self, adapters: tuple[str, ...]) -> str:
         total = hashlib.sha256()
@@ -130,7 +154,7 @@ class Source:
 
     def identity(self) -> dict[str, str]:
         """What an adapter's folder records of the base that it was made on."""
-        return {"name": self.name, "digest": self.digest()}
+        return {"name": self.name, "digest": self._digest(self.adapters)}
 
     def verify(self) -> None:
         """Raise where an adapter lies on another base than the one that its folder records."""
@@ -144,6 +168,29 @@ class Source:
                     fix=f"name a base with the digest {recorded['digest'][:12]}…, which {BASE_FILE} records",
                     code="wrong_base",
                 )
+
+
+class Remote(Source):
+    """A model behind an API: it has a name and an address, and no weights or width that anything could go by."""
+
+    family = "endpoint"  # type: ignore[assignment]
+    hidden = 1  # type: ignore[assignment]
+
+    @property
+    def endpoint(self) -> EndpointOptions:
+        """Where it is, and how it is asked."""
+        assert self.options.endpoint is not None
+        return self.options.endpoint
+
+    def parameters(self) -> int:
+        """None that are known."""
+        return 0
+
+    def _digest(self, adapters: tuple[str, ...]) -> str:
+        """sha256 over what it is asked by: behind a name, whoever serves it may change the model."""
+        endpoint = self.endpoint
+        asked = [endpoint.name, endpoint.protocol, endpoint.request]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def adapter_settings(folder: Path) -> dict[str, Any]:
@@ -174,6 +221,8 @@ def mergeable(folder: Path) -> bool:
 def find(options: BaseOptions) -> Source:
     """Resolve a base's name; raises `BaseError` saying what is missing and how to get it."""
     path = Path(options.name).expanduser()
+    if options.name.startswith(WEB):
+        return _remote(options)
     if options.name.startswith(EMBEDDED):
         folder = embedded_base(options.name.removeprefix(EMBEDDED))
         if folder is None:
@@ -189,6 +238,14 @@ def find(options: BaseOptions) -> Source:
     return Source(options.name, options.name, _config(options.name, options), options)
 
 
+def _remote(options: BaseOptions) -> Remote:
+    """The endpoint that is named, with the options of the recipe where they are its own."""
+    given = options.endpoint
+    if given is None or given.name != options.name:
+        options = base_options(options.name)
+    return Remote(options.name, options.name, PretrainedConfig(), options)
+
+
 def _local(path: Path, options: BaseOptions) -> Source:
     path = made_by(path.parent) / "model" if path.name == "model" else made_by(path)
     if (path / HEAD_DESCRIPTION).exists():
@@ -196,8 +253,11 @@ def _local(path: Path, options: BaseOptions) -> Source:
     model = path / "model"
     if (path / "recipe.yaml").exists() and model.is_dir():
         path = model
+    prompt = path / PROMPT_FILE
     if adapter_settings(path):
-        return _on_top_of(path, options)
+        return replace(_on_top_of(path, options), prompt_file=prompt if prompt.exists() else None)
+    if prompt.exists() and not (path / "config.json").exists():
+        return _behind(prompt, options)
     if not (path / "config.json").exists():
         raise BaseError(
             "this folder holds no model: config.json is missing", where=str(path), fix="name a transformers folder"
@@ -205,7 +265,28 @@ def _local(path: Path, options: BaseOptions) -> Source:
     if not list(path.glob("*.safetensors")):
         raise BaseError(*_no_safetensors(path))
     name = path.parent.name if path.name == "model" else path.name
-    return Source(name, str(path), _config(str(path), options), options)
+    beside = prompt if prompt.exists() else None
+    return Source(name, str(path), _config(str(path), options), options, prompt_file=beside)
+
+
+def _behind(prompt: Path, options: BaseOptions) -> Source:
+    """A searched prompt as a base: the base that it was searched for, behind it."""
+    folder, recipe = prompt.parent, prompt.parent.parent / "recipe.yaml"
+    recorded = recorded_base(folder) or {}
+    values = _base_of_run(recipe) if recipe.exists() else {"name": recorded.get("name")}
+    if not values.get("name"):
+        raise BaseError("this prompt does not name its base", where=str(folder), fix=f"keep {BASE_FILE} beside it")
+    kept = {"chat_template": options.chat_template, "dtype": options.dtype} if options.chat_template else {}
+    below = find(BaseOptions.model_validate(values).model_copy(update=kept))
+    if recorded and recorded["digest"] != below.identity()["digest"]:
+        raise BaseError(
+            f"this prompt was searched for another base: the weights of {recorded['name']} have changed since, or others "
+            "have its name",
+            where=str(folder),
+            fix=f"name a base with the digest {recorded['digest'][:12]}…, which {BASE_FILE} records",
+            code="wrong_base",
+        )
+    return replace(below, prompt_file=prompt)
 
 
 def _task_of(head: Path, options: BaseOptions) -> Source:
@@ -300,7 +381,8 @@ def family_of(config: PretrainedConfig, where: str) -> str:
 
 def load_tokenizer(source: Source) -> Any:
     """The base's tokenizer; the outermost adapter's own where it brings one."""
-    own = [folder for folder in source.adapters if (Path(folder) / "tokenizer_config.json").exists()]
+    beside = [str(source.prompt_file.parent)] if source.prompt_file else []
+    own = [folder for folder in (*source.adapters, *beside) if (Path(folder) / "tokenizer_config.json").exists()]
     with explained(source.name):
         return AutoTokenizer.from_pretrained(own[-1] if own else source.location, **source.hub_options())
 

@@ -10,7 +10,7 @@ from tailor.cli.output import Answer, face
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="Run folder or base.")],
+    model: Annotated[str, typer.Argument(help="Run folder, base, URL#MODEL or a YAML file.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 256,
 ) -> Answer:
     """Talk to a run, base and tuned side by side; an empty line or Ctrl-D ends it."""

@@ -15,9 +15,11 @@ COMPARISONS = {">=": operator.ge, "<=": operator.le}
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Run folder, base, PEFT adapter folder or merged folder.")],
+    model: Annotated[str, typer.Argument(help="Run folder, base, adapter or merged folder, URL#MODEL or a YAML file.")],
     data: Annotated[str | None, typer.Option(help="Held-out rows; a run's own test split by default.")] = None,
-    against: Annotated[str | None, typer.Option(help="Compare with this model; by default the base.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Compare with this model, or recorded answers (.jsonl); by default the base.")
+    ] = None,
     margin: Annotated[float | None, typer.Option(help="Points within which it counts as not worse.")] = None,
     require: Annotated[str | None, typer.Option(help="METRIC>=X: exit 1 where it does not hold.")] = None,
 ) -> Answer:

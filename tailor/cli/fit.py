@@ -12,7 +12,7 @@ from tailor.cli.options import Base, Columns, parse_columns
 from tailor.cli.output import Answer, face
 from tailor.core.errors import RecipeError
 from tailor.core.runs import SUMMARY, RunFolder
-from tailor.evaluation.wording import verdict_sentence
+from tailor.evaluation.wording import figure, verdict_sentence
 from tailor.recipe.many import AnyRecipe
 from tailor.recipe.recipe import read_yaml, schema
 
@@ -23,7 +23,7 @@ def fit(
     ] = None,
     base: Base = None,
     data: Annotated[str | None, typer.Option(help="What to learn from.")] = None,
-    method: Annotated[str | None, typer.Option(help="lora, full, head, adapter, prefix, soft_prompt or ia3.")] = None,
+    method: Annotated[str | None, typer.Option(help="lora, full, head, adapter, prefix, soft_prompt, ia3 or prompt.")] = None,
     columns: Columns = None,
     output: Annotated[str | None, typer.Option(help="The run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
@@ -81,6 +81,26 @@ def _agree(recipe: AnyRecipe, *, chosen: bool, yes: bool) -> None:
     typer.confirm(f"Download {recipe.base.name} and begin?", abort=True, err=True)
 
 
+def _trained(train: dict[str, Any]) -> str:
+    speed = (
+        f"{train['seconds']:.1f} s · {train['tokens_per_second']:,.0f} tokens/s · work ratio {train['work_ratio']:.2f}"
+    )
+    share = f"{train['trainable_parameters']:,} of {train['total_parameters']:,} parameters"
+    return f"trained {train['steps']} steps in {speed} · {share}"
+
+
+def _searched(train: dict[str, Any]) -> str:
+    """What a search for a prompt did, and what it found on dev."""
+    cost = f", cost {train['cost']:.4g}" if train["cost"] else ""
+    figures = (figure(train["dev_metric"], train[name]) for name in ("dev_bare", "dev_best"))
+    found = f"dev {' → '.join(figures)} with: {train['chosen']}"
+    return f"tried {train['steps']} prompts in {train['seconds']:.1f} s · {train['calls']:,} answers{cost} · {found}"
+
+
+def _mebibytes(train: dict[str, Any]) -> str:
+    return f"{train['peak_memory_bytes'] / 2**20:,.0f}"
+
+
 def summary_answer(summary: dict[str, Any]) -> Answer:
     """The first screen of a finished run, in words."""
     lines = []
@@ -93,13 +113,7 @@ def summary_answer(summary: dict[str, Any]) -> Answer:
     if forgetting:
         lines.append(f"forgetting: loss on general text {forgetting['base']:.3f} → {forgetting['tuned']:.3f}")
     train, proof = summary["train"], summary["proof"]
-    speed = (
-        f"{train['seconds']:.1f} s · {train['tokens_per_second']:,.0f} tokens/s · work ratio {train['work_ratio']:.2f}"
-    )
-    share = f"{train['trainable_parameters']:,} of {train['total_parameters']:,} parameters"
-    lines.append(
-        f"trained {train['steps']} steps in {speed} · {share} · peak {train['peak_memory_bytes'] / 2**20:,.0f} MiB"
-    )
+    lines.append(f"{_searched(train) if 'calls' in train else _trained(train)} · peak {_mebibytes(train)} MiB")
     lines.append(f"proof: {'passed' if proof['passed'] else 'FAILED: ' + '; '.join(proof['problems'])}")
     lines.append(f"run: {summary['run']} (open report.html)")
     return Answer(summary, "\n".join(lines), 0 if proof["passed"] else 1)

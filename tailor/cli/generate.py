@@ -9,7 +9,7 @@ from tailor.cli.output import Answer
 
 
 def generate(
-    model: Annotated[str, typer.Argument(help="Run folder or base.")],
+    model: Annotated[str, typer.Argument(help="Run folder, base, URL#MODEL or a YAML file.")],
     prompt: Annotated[str, typer.Option(help="What to answer.")],
     number: Annotated[int, typer.Option("-n", min=1, help="How many answers; beyond the first they are sampled.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 256,

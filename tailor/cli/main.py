@@ -17,6 +17,7 @@ from tailor.cli.fit import fit
 from tailor.cli.generate import generate
 from tailor.cli.output import Answer, Face, face
 from tailor.cli.prove import prove
+from tailor.cli.record import record
 from tailor.cli.runs import runs, show
 from tailor.core.errors import Interrupted, TailorError
 
@@ -26,7 +27,7 @@ Start with `tailor demo`, then `tailor fit YOUR_FILE`. Every command takes --jso
 
 VERBS: dict[str, list[Callable[..., Answer]]] = {
     "Start here": [fit, check, chat, evaluate, prove, demo],
-    "More": [generate, bases, runs, show, doctor],
+    "More": [generate, record, bases, runs, show, doctor],
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from tailor.core.examples import Example, Features, Message
+from tailor.core.prompts import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,10 +206,13 @@ class Objective(Protocol):
         couples: its loss needs all examples of a batch at once, so that a batch cannot be taken in parts.
         needs_frozen: what is to be computed once with the weights as they were before training.
         fits_head: a head that the base lacks is fitted on the frozen trunk first, since no guess could stand for it.
+        choices: the answers there are, where an answer is one of a few; empty where it is any text.
+        prompt: what stands before and around its questions.
     """
 
     name: ClassVar[str]
     example: ClassVar[type[Example]]
+    prompt: Prompt | None
     generates: ClassVar[bool]
     turns: ClassVar[bool]
     couples: ClassVar[bool]
@@ -224,6 +228,25 @@ class Objective(Protocol):
     @property
     def output(self) -> OutputSpec:
         """The output the base must build; known once `prepare` has seen the training rows."""
+        ...
+
+    @property
+    def choices(self) -> tuple[str, ...]: ...
+
+    def choice(self, text: str) -> str | None:
+        """Which of the choices a text gives as its answer; None where it gives none."""
+        ...
+
+    def bare(self, instruction: str) -> Prompt | None:
+        """The prompt that a base is asked by where nobody has searched for one; `instruction` is the user's own, if any."""
+        ...
+
+    def under(self, prompt: Prompt | None) -> Objective:
+        """The same objective, asking by another prompt."""
+        ...
+
+    def led(self, example: Any) -> Any:
+        """An example as it is trained on: with the instruction before it, without demonstrations."""
         ...
 
     def meet(self, base: Base) -> None:
@@ -250,8 +273,12 @@ class Objective(Protocol):
         """Sum of the weighted losses and the weight it stands for."""
         ...
 
-    def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Turns as its examples hold them, for one that a user types: with the prefix that every source has, say."""
+    def typed(self, question: Question) -> Question:
+        """A question that a user types, as its examples hold theirs: with the prefix that every source has, say."""
+        ...
+
+    def posed(self, question: Question) -> list[Question]:
+        """A question as it is put to a model: behind the prompt, with ever fewer demonstrations for a short context."""
         ...
 
     def questions(self, example: Any) -> list[Question]:
@@ -287,6 +314,50 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What was answered to a question.
+
+    Args:
+        text: the answer, its reasoning stripped.
+        calls: the functions it calls, each with `name` and `arguments`.
+        thinking: the reasoning that was stripped.
+        cut: it hit its length limit, or ended inside its reasoning.
+    """
+
+    text: str
+    calls: tuple[Mapping[str, Any], ...] = ()
+    thinking: str = ""
+    cut: bool = False
+
+
+class Generator(Protocol):
+    """What answers questions: a local base through its template, or a model behind an API.
+
+    One that can tell how likely an answer is has besides `likelihoods(questions, choices)`: nats of each choice, as an array
+    (questions, choices). Others are asked for the answer itself.
+    """
+
+    def reply(
+        self,
+        questions: Sequence[Question],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Reply]:
+        """The answers, in the order of the questions; the same questions and seed give the same answers."""
+        ...
+
+    def request(self, question: Question) -> str:
+        """The exact request as one canonical string: what is hashed, proved and compared."""
+        ...
+
+    def spent(self) -> Mapping[str, float]:
+        """What it has cost so far: `calls`, `prompt_tokens`, `completion_tokens`, `cost` (nothing, for a local base)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class ExampleSeat:
     """The id and origin that `Objective.read` puts into the example it makes."""
 
@@ -297,12 +368,14 @@ class ExampleSeat:
 class Attached(Protocol):
     """A method laid onto a loaded base: the model to run, and what to do with it around a step and at the end.
 
-    `driver` says what moves its parameters: steps along the gradient, or a solver of its one `linear` layer.
+    `driver` says what is done with it: steps along the gradient, a solver of its one `linear` layer, or a search for the
+    `prompt` that it saves.
     """
 
     model: torch.nn.Module
-    driver: Literal["gradient", "solve"]
+    driver: Literal["gradient", "solve", "search"]
     linear: torch.nn.Linear | None
+    prompt: Prompt | None
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         """The parameters that move, by name, in a fixed order."""

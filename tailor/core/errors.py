@@ -50,6 +50,13 @@ class RunError(TailorError):
     """A run that went wrong or whose folder cannot be used; `fix` names the last checkpoint."""
 
 
+class BudgetSpent(TailorError):
+    """What a model behind an API may be asked for is used up; answers that were paid for are kept."""
+
+    def __init__(self, message: str, where: str, fix: str) -> None:
+        super().__init__(message, where=where, fix=fix, code="budget_spent")
+
+
 class MissingExtra(TailorError):
     """An optional library is absent; `fix` is the exact install command."""
 

@@ -20,12 +20,14 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "ia3": "tailor.methods.ia3:Ia3",
         "prefix": "tailor.methods.prefix:Prefix",
         "soft_prompt": "tailor.methods.soft_prompt:SoftPrompt",
+        "prompt": "tailor.methods.prompt:PromptSearch",
     },
     "objective": {
         "language": "tailor.objectives.language:Language",
         "instruction": "tailor.objectives.instruction:Instruction",
         "chat": "tailor.objectives.chat:Chat",
         "classification": "tailor.objectives.classification:Classification",
+        "choice": "tailor.objectives.choice:Choice",
         "tagging": "tailor.objectives.tagging:Tagging",
         "span_qa": "tailor.objectives.span_qa:SpanQA",
         "similarity": "tailor.objectives.similarity:Similarity",
@@ -36,6 +38,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "causal-lm": "tailor.bases.causal:CausalBase",
         "encoder": "tailor.bases.encoder:EncoderBase",
         "encoder-decoder": "tailor.bases.seq2seq:Seq2SeqBase",
+        "endpoint": "tailor.bases.endpoint:EndpointBase",
     },
 }
 

@@ -227,11 +227,13 @@ FOR_BASE = {
     ("instruction", "encoder-decoder"): "seq2seq",
     ("span_qa", "encoder-decoder"): "seq2seq",
     ("span_qa", "encoder"): "span_qa",
+    ("classification", "endpoint"): "choice",
 }
 
 SERVES = {
     "language": {"text": "text"},
     "classification": {"classification": "classification"},
+    "choice": {"classification": "classification"},
     "instruction": {"instruction": "instruction", "source_target": "source_target", "span_qa": "instruction"},
     "seq2seq": {"instruction": "instruction", "source_target": "source_target", "span_qa": "instruction"},
     "chat": {"chat": "chat", "instruction": "chat"},

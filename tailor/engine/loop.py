@@ -46,8 +46,28 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class SearchSpace:
+    """What a search works on beside the job's model.
+
+    Args:
+        generator: what answers; proposer: what reflects (None: the same).
+        examples: the rows of `train` and `dev`, as (example, row as read).
+        options: the method's; evaluate: what is measured, with `max_new_tokens` as a number.
+    """
+
+    generator: Any
+    proposer: Any
+    examples: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]
+    options: Any
+    evaluate: Any
+
+
+@dataclass(frozen=True)
 class Job:
-    """What the loop needs, assembled by `compose`; `order` maps a step to its epoch and its examples."""
+    """What the loop needs, assembled by `compose`; `order` maps a step to its epoch and its examples.
+
+    `space` is what a method that searches works on.
+    """
 
     base: Base
     attached: Attached
@@ -62,14 +82,16 @@ class Job:
     trackers: Trackers
     order: Callable[[int], tuple[int, list[int]]]
     locate: Callable[[str], str] = field(default=str)
+    space: SearchSpace | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished loop hands on; the model holds the weights that dev chose."""
+    """What a finished loop hands on; the model holds the weights that dev chose. `figures` go into the summary."""
 
     state: State
     steps: int
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit(job: Job) -> Outcome:

@@ -32,7 +32,7 @@ def resolve(options: TrainOptions, method: MethodOptions, facts: Facts) -> Train
         values["epochs"] = math.ceil(options.max_steps / per_epoch)
     elif options.epochs == "auto":
         values["epochs"] = 1 if facts.raw_text else min(10, max(3, math.ceil(SMALL_RUN_STEPS / per_epoch)))
-    if options.learning_rate == "auto":
+    if options.learning_rate == "auto" and method.rate_at_2000:
         values["learning_rate"] = _rate(method.rate_at_2000, facts.hidden)
     if options.tokens_per_micro_batch == "auto":
         values["tokens_per_micro_batch"] = CPU_TOKENS if facts.device == "cpu" else DEVICE_TOKENS
@@ -64,7 +64,6 @@ def look_every(options: TrainOptions, examples: int) -> int:
 
 def plan_of(options: TrainOptions, examples: int) -> Plan:
     """Resolved options as the loop's numbers."""
-    assert isinstance(options.learning_rate, float)
     assert isinstance(options.tokens_per_micro_batch, int)
     assert isinstance(options.checkpoint_every, int)
     assert not isinstance(options.patience, str)
@@ -73,7 +72,7 @@ def plan_of(options: TrainOptions, examples: int) -> Plan:
         steps=total_steps(options, examples),
         examples_per_batch=options.examples_per_batch,
         tokens_per_micro_batch=options.tokens_per_micro_batch,
-        learning_rate=options.learning_rate,
+        learning_rate=0.0 if options.learning_rate == "auto" else options.learning_rate,  # a search has none
         schedule=schedule.name,
         warmup=schedule.warmup,
         final=schedule.final,

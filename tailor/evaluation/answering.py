@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from tailor.core.answer_parts import split_answer
 from tailor.core.contracts import Answer, Base, Objective, OutputSpec, Question
 from tailor.core.examples import Features
 from tailor.core.reporting import Reporter
-from tailor.evaluation.answer_parts import split_answer
 from tailor.nn.rows import rows_of_outputs
 
 ROWS_AT_ONCE = 32
@@ -71,12 +71,12 @@ def _askable(base: Any, questions: Sequence[Question]) -> Question | None:
     """The first question that fits the context together with the answer expected."""
     for question in questions:
         prompt = base.chat.prompt(question.messages, question.tools)
-        if _answer_length(base, question) <= base.room(len(prompt)):
+        if answer_length(base, question) <= base.room(len(prompt)):
             return question
     return None
 
 
-def _answer_length(base: Any, question: Question) -> int:
+def answer_length(base: Any, question: Question) -> int:
     """Tokens of the expected answer, with room for its end."""
     return len(base.tokenizer(str(question.expected), add_special_tokens=False)["input_ids"]) + ANSWER_END
 
@@ -84,7 +84,7 @@ def _answer_length(base: Any, question: Question) -> int:
 def _filled(answer: Answer, question: Question, generated: tuple[list[int], bool], base: Base) -> Answer:
     """A scored answer with what the model wrote: reasoning stripped, calls parsed where calls were expected."""
     ids, cut = generated
-    parts = split_answer(base.tokenizer.decode(ids, skip_special_tokens=False), base.tokenizer)
+    parts = split_answer(base.tokenizer.decode(ids, skip_special_tokens=False), base.tokenizer.all_special_tokens)
     wants_calls = not isinstance(question.expected, str)
     prompt = "\n".join(f"{message.role}: {message.content}" for message in question.messages)
     return Answer(
@@ -140,9 +140,9 @@ def measure_all(
 
 
 def generate(
-    base: Any, questions: Sequence[Question], asking: Asking, reporter: Reporter
+    base: Any, questions: Sequence[Question], asking: Asking, reporter: Reporter, **sampling: Any
 ) -> list[tuple[list[int], bool]]:
-    """Greedy answers to questions: token ids without the stop, and whether the length limit cut them."""
+    """Answers to questions, greedy unless told how to sample: token ids without the stop, and whether the limit cut them."""
     prompts = [base.chat.prompt(question.messages, question.tools) for question in questions]
     limit = asking.max_new_tokens or _room_for_answers(base, questions)
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
@@ -153,7 +153,7 @@ def generate(
     with reporter.progress("answering", len(groups)) as progress:
         for group in groups:
             with asking.autocast():
-                answers = generate_ids(base, [prompts[index] for index in group], limit, asking.device)
+                answers = generate_ids(base, [prompts[index] for index in group], limit, asking.device, **sampling)
             found.update(zip(group, answers, strict=True))
             progress.advance(f"{len(found)} of {len(prompts)} answers")
     return [found[index] for index in range(len(prompts))]
@@ -197,4 +197,4 @@ def _until_stop(ids: list[int], stops: set[int], text: str | None, tokenizer: An
 
 
 def _room_for_answers(base: Any, questions: Sequence[Question]) -> int:
-    return max((_answer_length(base, question) for question in questions), default=0) * 3 // 2 + 16
+    return max((answer_length(base, question) for question in questions), default=0) * 3 // 2 + 16

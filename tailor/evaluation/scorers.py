@@ -297,7 +297,34 @@ def resolve(names: Iterable[str], *, labels: Labels = (), answers_kind: AnswersK
     return [_resolve(name, labels, answers_kind) for name in dict.fromkeys(names)]
 
 
+JOINED = " & "
+"""Between metrics that are to hold together."""
+
+
+def _product(name: str, parts: Sequence[Metric]) -> Metric:
+    """Shares that are to hold together, multiplied row by row: a summary that is too long is worth nothing, say."""
+    for part in parts:
+        if part.points != 100 or getattr(part, "formula", None) is not _first_over_second:
+            raise TailorError(
+                f"{part.name} is no share of 1 that every row has for itself, so it cannot be joined with others",
+                where="evaluate.primary",
+                fix="join such as rouge_l, exact_match, max_words:N, regex:PATTERN or your own scorers",
+                code="unfit_metric",
+            )
+
+    def rows(answers: Sequence[Answer]) -> Floats:
+        scores = np.prod([part.value(part.statistics(answers)) for part in parts], axis=0)
+        return np.stack([scores, np.ones(len(answers))], 1)
+
+    def why(answer: Answer) -> str:
+        return "; ".join(words for part in parts if (words := part.details(answer)))
+
+    return SumMetric(name, rows, _first_over_second, why=why)
+
+
 def _resolve(name: str, labels: Labels, kind: AnswersKind) -> Metric:
+    if JOINED in name:
+        return _product(name, [_resolve(part, labels, kind) for part in name.split(JOINED)])
     prefix, _, argument = name.partition(":")
     if prefix in PREFIXED and argument:
         return PREFIXED[prefix](name, argument)
@@ -322,7 +349,7 @@ def _resolve(name: str, labels: Labels, kind: AnswersKind) -> Metric:
 def _unknown(name: str) -> TailorError:
     near = difflib.get_close_matches(name.lower().replace("-", "_"), [*METRICS, *PREFIXED], n=1, cutoff=0.5)
     offer = f"did you mean {near[0]}? " if near else ""
-    others = [*METRICS, "regex:PATTERN", "max_words:N", "path/file.py:function"]
+    others = [*METRICS, "regex:PATTERN", "max_words:N", "path/file.py:function", "several as `one & other`"]
     return TailorError(
         f"no metric is named {name}",
         where="evaluate.metrics",
@@ -390,6 +417,7 @@ def _is_object(expected: Any) -> bool:
 _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "language": _for_language,
     "classification": _for_labels,
+    "choice": _for_labels,
     "instruction": _for_texts,
     "chat": _for_texts,
     "seq2seq": _for_texts,

@@ -52,6 +52,8 @@ BASELINES = {
 
 def named(metric: str) -> tuple[str, Style]:
     """Title and style of a metric by its name; a user's own scorer is called by its function."""
+    if " & " in metric:
+        return " × ".join(named(part)[0] for part in metric.split(" & ")), "share"
     prefix, _, argument = metric.partition(":")
     if prefix in PATTERNS:
         title, style = PATTERNS[prefix]

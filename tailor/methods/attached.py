@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from tailor.core.contracts import Base
+from tailor.core.prompts import Prompt
 
 
 class ByGradient:
@@ -14,8 +15,9 @@ class ByGradient:
     def __init__(self, base: Base, model: Any) -> None:
         self.base = base
         self.model = model
-        self.driver: Literal["gradient", "solve"] = "gradient"
+        self.driver: Literal["gradient", "solve", "search"] = "gradient"
         self.linear: torch.nn.Linear | None = None
+        self.prompt: Prompt | None = None
 
     def train_mode(self) -> None:
         """The whole model: the base's own dropout regularises what is trained beside it as it would the base."""

@@ -33,12 +33,12 @@ class Chat(TokenObjective):
 
     def questions(self, example: Conversation) -> list[Question]:
         """For each assistant turn, the last first: everything before it, and that turn as the answer expected."""
-        found = []
+        found: list[Question] = []
         for place in range(len(example.messages) - 1, 0, -1):
             answer = example.messages[place]
             if answer.role == "assistant":
                 calls = tuple({"name": call.name, "arguments": call.arguments} for call in answer.tool_calls)
-                found.append(Question(example.messages[:place], example.tools, calls or answer.content))
+                found += self.posed(Question(example.messages[:place], example.tools, calls or answer.content))
         return found
 
 

@@ -22,4 +22,4 @@ class Instruction(TokenObjective):
 
     def questions(self, example: Conversation) -> list[Question]:
         """The instruction, and its completion as the answer expected."""
-        return [Question(example.messages[:-1], (), example.messages[-1].content)]
+        return self.posed(Question(example.messages[:-1], (), example.messages[-1].content))

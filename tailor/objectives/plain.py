@@ -1,13 +1,15 @@
 """What most objectives share: nothing to learn from the rows beforehand, nothing to ask, nothing to compute in advance."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 
 from tailor.core.contracts import Base, ExampleSeat, Question
 from tailor.core.errors import BaseError
-from tailor.core.examples import Example, Features, Message
+from tailor.core.examples import Example, Features
+from tailor.core.prompts import Prompt
 from tailor.recipe.options import Options
 
 
@@ -21,8 +23,29 @@ class PlainObjective:
     fits_head: ClassVar[bool] = False
     on_overlong: ClassVar[Literal["error", "truncate"]] = "truncate"
 
+    choices: tuple[str, ...] = ()
+    prompt: Prompt | None = None
+
     def __init__(self, options: Options) -> None:
         self.options: Any = options
+
+    def choice(self, text: str) -> str | None:
+        """There is nothing to choose from."""
+        return None
+
+    def bare(self, instruction: str) -> Prompt | None:
+        """The user's instruction before the row as it is."""
+        return Prompt(instruction) if instruction else None
+
+    def under(self, prompt: Prompt | None) -> Self:
+        """The same, asking by another prompt."""
+        other = copy.copy(self)
+        other.prompt = prompt
+        return other
+
+    def led(self, example: Any) -> Any:
+        """What asks nothing has no prompt."""
+        return example
 
     def meet(self, base: Base) -> None:
         """The same on every base."""
@@ -41,9 +64,13 @@ class PlainObjective:
         """The base's encoder knows the target."""
         return None
 
-    def asked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Turns as they are."""
-        return tuple(messages)
+    def typed(self, question: Question) -> Question:
+        """A user's question is like those of the rows."""
+        return question
+
+    def posed(self, question: Question) -> list[Question]:
+        """The question as it is."""
+        return [question]
 
     def questions(self, example: Any) -> list[Question]:
         """Nothing is asked: answers are read off."""

@@ -1,12 +1,13 @@
 """What the objectives that learn tokens share: the loss, and how likely the reference is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from tailor.core.contracts import AnswersKind, Batch, LossSum, Outputs, OutputSpec, Said
+from tailor.core.contracts import AnswersKind, Batch, LossSum, Outputs, OutputSpec, Question, Said
 from tailor.core.examples import Conversation, Example, Features, Text
 from tailor.nn.losses import cross_entropy_sum
 from tailor.objectives.plain import PlainObjective
@@ -28,6 +29,24 @@ class TokenObjective(PlainObjective):
     def output(self) -> OutputSpec:
         """Next-token logits."""
         return OutputSpec("tokens")
+
+    def led(self, example: Any) -> Any:
+        """A conversation behind the instruction; its assistant's turns are learned as before."""
+        if self.prompt is None or not isinstance(example, Conversation):
+            return example
+        return replace(example, messages=self.prompt.apply(example.messages, 0))
+
+    def posed(self, question: Question) -> list[Question]:
+        """A question behind the prompt: with all its demonstrations, and for a short context with ever fewer of them."""
+        if self.prompt is None:
+            return [question]
+        return [replace(question, messages=turns) for turns in self.prompt.variants(question.messages)]
+
+    def guess(self, examples: Sequence[Any]) -> tuple[str, Callable[[Any], Any]]:
+        """No answer to anything, where answers are texts."""
+        if self.answers != "text":
+            return super().guess(examples)
+        return "empty", lambda example: ""
 
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """Weighted negative log-likelihood in nats, and the weight it sums over."""

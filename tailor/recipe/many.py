@@ -57,7 +57,9 @@ class StagedRecipe(RecipeFile):
 
     def stage(self, place: int, base: str, output: Path) -> Recipe:
         """One stage as a recipe of its own; errors name the key inside the stage."""
-        options = self.base.model_dump() | ({} if base == self.base.name else {"chat_template": None, "revision": None})
+        options = self.base.model_dump() | (
+            {} if base == self.base.name else {"chat_template": None, "revision": None, "endpoint": None}
+        )
         values = {**self.stages[place], "base": options | {"name": base}, "output": str(output)}
         try:
             return parse(values)

@@ -2,9 +2,13 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tailor.recipe.base import BaseOptions
 from tailor.recipe.options import Options
+
+Way = Literal["bootstrap", "nearest", "diverse"]
+"""How demonstrations are chosen."""
 
 
 class MethodOptions(Options):
@@ -12,9 +16,12 @@ class MethodOptions(Options):
 
     `rate_at_2000` is the learning rate for a base of hidden size 2000; `auto` scales it by (2000 / hidden) ** 0.78, the
     law that thinkingmachines.ai's tinker-cookbook fitted for Llama shapes; full fine-tuning takes a tenth of LoRA's
-    ("LoRA Without Regret", Schulman et al. 2025).
+    ("LoRA Without Regret", Schulman et al. 2025). 0: nothing moves along a gradient.
+
+    `asks`: answers are asked for in words, so that the base's own output layer gives them, whatever the task.
     """
 
+    asks: ClassVar[bool] = False
     rate_at_2000: ClassVar[float]
 
 
@@ -122,6 +129,43 @@ class AdapterOptions(MethodOptions):
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
 
 
+class PromptOptions(MethodOptions):
+    """Prompt tuning by search: instruction and demonstrations that make the base do the task, by your own metric."""
+
+    asks = True
+    rate_at_2000 = 0.0
+    name: Literal["prompt"] = "prompt"
+    instruction: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "", description="your own task prompt, or several to begin from; the first is what the search is held against"
+    )
+    demonstrations: int = Field(8, ge=0, description="examples shown at most; fewer where the context is short")
+    ways: list[Way] = Field(
+        ["bootstrap", "nearest", "diverse"],
+        description="how demonstrations are chosen: those that the base gets right, those like the question, unlike ones",
+    )
+    candidates: int = Field(24, ge=1, description="prompts that enter the race on dev")
+    rows: int = Field(200, ge=8, description="dev rows used at most")
+    calibrate: bool = Field(True, description="try subtracting what the base says of each label where nothing is asked")
+    evolve: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="instructions rewritten by reflection (gepa); auto: 12 where a proposer is named, else none"
+    )
+    proposer: BaseOptions | None = Field(None, description="what reflects: any base; null: the base itself")
+    max_calls: int | None = Field(None, ge=1, description="answers that the search may ask for")
+    max_cost: float | None = Field(None, gt=0, description="what the search may cost, in the endpoint's currency")
+
+    @field_validator("instruction")
+    @classmethod
+    def _said(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and not all(one.strip() for one in value):
+            raise ValueError("an instruction of the list is empty")
+        return value
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """The user's own, the one to be held against first."""
+        return tuple(filter(None, [self.instruction] if isinstance(self.instruction, str) else self.instruction))
+
+
 METHODS: dict[str, type[MethodOptions]] = {
     "full": FullOptions,
     "lora": LoraOptions,
@@ -130,4 +174,5 @@ METHODS: dict[str, type[MethodOptions]] = {
     "ia3": Ia3Options,
     "prefix": PrefixOptions,
     "soft_prompt": SoftPromptOptions,
+    "prompt": PromptOptions,
 }

@@ -36,6 +36,21 @@ class ClassificationOptions(Options):
         "auto", description="auto: by the label's type"
     )
 
+    def written(self) -> "ChoiceOptions":
+        """The same task with its label written by the base."""
+        return ChoiceOptions()
+
+
+class ChoiceOptions(Options):
+    """One label of several, written by the base as its answer: no head is made for it."""
+
+    name: Literal["choice"] = "choice"
+
+    @property
+    def reads(self) -> str:
+        """The objective whose rows these are."""
+        return "classification"
+
 
 class TaggingOptions(Options):
     """A tag for each word: names, slots, parts of speech."""
@@ -88,6 +103,7 @@ OBJECTIVES: dict[str, type[Options]] = {
     "instruction": InstructionOptions,
     "chat": ChatOptions,
     "classification": ClassificationOptions,
+    "choice": ChoiceOptions,
     "tagging": TaggingOptions,
     "span_qa": SpanOptions,
     "similarity": SimilarityOptions,

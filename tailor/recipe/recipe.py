@@ -3,13 +3,13 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tailor.core.errors import RecipeError
-from tailor.recipe.base import BaseOptions
+from tailor.recipe.base import HIDDEN, BaseOptions
 from tailor.recipe.data import DataOptions
 from tailor.recipe.evaluate import EvaluateOptions
 from tailor.recipe.methods import METHODS, MethodOptions
@@ -19,6 +19,7 @@ from tailor.recipe.train import TrainOptions
 
 SHORT_FORMS = {"base": "name", "data": "train", "method": "name", "objective": "name"}
 EMBEDDED = "pocket:"
+YAML = (".yaml", ".yml")
 Anything = TypeVar("Anything", bound=BaseModel)
 
 
@@ -119,6 +120,21 @@ def checked(model: type[Anything], values: Mapping[str, Any]) -> Anything:
         raise _explain(error, model) from None
 
 
+def base_options(model: str | Mapping[str, Any]) -> BaseOptions:
+    """A model as it is named on the command line or in Python: by its name, as a base's options, or by a YAML file of them.
+
+    In the file they may stand under `base`, so that any recipe will do. Raises `RecipeError` as `parse` does.
+    """
+    values: Any = model
+    if isinstance(model, str) and Path(model).suffix in YAML and Path(model).is_file():
+        values = read_yaml(Path(model))
+        values = values.get("base", values)
+    try:
+        return BaseOptions.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, BaseOptions, prefix=("base",)) from None
+
+
 def load(path: Path) -> Recipe:
     """The recipe file of a run with one task."""
     values = read_recipe(path)
@@ -193,12 +209,21 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any], depth: int = 0) -> d
             old = from_short_form(old, SHORT_FORMS[key])
         if depth == 0 and key in ("base", "data") and isinstance(old, dict) and not isinstance(value, dict):
             value = from_short_form(value, SHORT_FORMS[key])
+        if depth == 0 and key == "base" and isinstance(old, dict) and isinstance(value, dict):
+            old = _without_other(old, value)
         if isinstance(old, dict) and isinstance(value, dict):
             value = _merge(old, value, depth + 1)
         if isinstance(old, list) and isinstance(value, dict):
             value = _merge_into_list(old, value, key)
         merged[key] = value
     return merged
+
+
+def _without_other(old: dict[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """A base's options without what names it, where another base is laid over: a name or an endpoint."""
+    endpoint = value.get("endpoint")
+    named = "name" in value or (isinstance(endpoint, dict) and "model" in endpoint)
+    return {key: part for key, part in old.items() if key not in ("name", "endpoint")} if named else old
 
 
 def _merge_into_list(old: list[Any], above: Mapping[str, Any], key: str) -> list[Any]:
@@ -257,6 +282,8 @@ def _data_path(name: str, root: Path) -> str:
 
 
 def _scorer_path(name: Any, root: Path) -> Any:
+    if " & " in str(name):
+        return " & ".join(str(_scorer_path(part, root)) for part in str(name).split(" & "))
     file, separator, function = str(name).rpartition(":")
     return f"{(root / file).resolve()}:{function}" if separator and file.endswith(".py") else name
 
@@ -278,15 +305,19 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, 
     if first["type"] == "missing":
         return RecipeError("this key is missing", where=where, fix=f"add `{where}: …`", code="missing_key")
     message = first["msg"].removeprefix("Value error, ")
-    return RecipeError(f"{message[0].lower()}{message[1:]}, not {first['input']!r}", where=where, code="bad_value")
+    shown = first["type"] != HIDDEN and not isinstance(first["input"], dict | BaseModel)
+    given = f", not {first['input']!r}" if shown else ""
+    return RecipeError(f"{message[0].lower()}{message[1:]}{given}", where=where, code="bad_value")
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:
     for part in location:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        below = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+        if below is None:
             break
-        model = annotation
+        model = below
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

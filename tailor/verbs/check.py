@@ -108,7 +108,7 @@ def examples(recipe: Recipe, count: int) -> list[list[dict[str, Any]]]:
     prepared = prepare(recipe)
     shown = []
     for example, _ in islice(prepared.held("train"), count):
-        shown.append([asdict(segment) for segment in _segments(prepared, example)])
+        shown.append([asdict(segment) for segment in _segments(prepared, prepared.objective.led(example))])
     return shown
 
 

@@ -1,6 +1,7 @@
 """`tailor evaluate`: any model, ours or anyone's, against another on held-out rows."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,56 +25,60 @@ from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.load import Loaded
 from tailor.recipe.base import BaseOptions
-from tailor.recipe.recipe import Recipe, load, override, parse
+from tailor.recipe.recipe import Recipe, base_options, load, override, parse
 from tailor.verbs.measure import evaluate
+from tailor.verbs.recorded import ENDING, recorded
 
 
 def evaluate_model(
-    model: str, *, data: Any, against: str | None, margin: float | None, reporter: Reporter
+    model: str | Mapping[str, Any], *, data: Any, against: Any, margin: float | None, reporter: Reporter
 ) -> dict[str, Any]:
-    """evaluation.json for a run folder, a base, a PEFT adapter folder or a merged folder.
+    """evaluation.json for a run folder, a base, a PEFT adapter folder, a merged folder or a model behind an API.
 
     Args:
+        model: a name, a YAML file that names a base, or a base's options.
         data: held-out rows; None: the run's own test split, which must be what it was when the run was made.
-        against: what to compare with; None: the run's base, or the base an adapter names.
+        against: what to compare with: a model, or a file of recorded answers; None: the run's base, or the base an adapter
+            names; where there is none, the guess that takes no look at a row.
         margin: points within which the model counts as not worse.
     """
-    path = made_by(Path(model))
-    run = (path / "recipe.yaml").exists()
-    recipe = load(path / "recipe.yaml") if run else None
+    tuned, path, recipe = subject(model)
     if recipe is None and data is None:
-        raise TailorError("there is no data to evaluate on", where=model, fix="add --data D", code="missing_data")
-    tuned = BaseOptions(name=model) if recipe is None else recipe.base.model_copy(update=_own(model))
-    asked = recipe.base.model_copy(update=_own(against)) if recipe and against else BaseOptions(name=against or model)
-    base = asked if against else (recipe.base if recipe else BaseOptions(name=_below(model)))
-    below = base if against else base_beside(base, path)
-    settings = _recipe(recipe, base, data, margin)
-    prepared = prepare(settings) if data is None else _on_rows(settings, recipe, find(tuned))
+        raise TailorError("there is no data to evaluate on", where=tuned.name, fix="add --data D", code="missing_data")
+    answers = recorded(Path(against)) if isinstance(against, str) and against.endswith(ENDING) else None
+    other = None if against is None or answers else base_options(against)
+    if other is not None and recipe is not None:
+        other = recipe.base.model_copy(update=_own(other))
+    base = other or (recipe.base if recipe else below(tuned))
+    settings = settings_for(recipe, base or tuned, data, margin)
+    prepared = prepare(settings) if data is None else on_rows(settings, recipe, tuned)
     if data is None:
         _same_test(RunFolder.existing(path), prepared)
     place = choose_place(settings, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
-    return evaluate(prepared, tuned, below, place, str(path), reporter).evaluation
+    held = base_beside(base, path) if base and other is None else base
+    return evaluate(prepared, tuned, answers or held, place, str(path), reporter).evaluation
 
 
-def _own(model: str) -> dict[str, Any]:
-    return {"name": model, "chat_template": None, "revision": None}
+def subject(model: str | Mapping[str, Any]) -> tuple[BaseOptions, Path, Recipe | None]:
+    """A model as a base's options, the folder that it would be a run in, and that run's recipe where it is one."""
+    given = base_options(model)
+    path = made_by(Path(given.name))
+    recipe = load(path / "recipe.yaml") if (path / "recipe.yaml").exists() else None
+    return (given if recipe is None else recipe.base.model_copy(update=_own(given))), path, recipe
 
 
-def _below(model: str) -> str:
-    """The base that an adapter folder names; a model that names none is held against nothing."""
-    source = find(BaseOptions(name=model))
-    if not source.adapters:
-        raise TailorError(
-            "this model does not say what it was made from",
-            where=model,
-            fix="add --against BASE",
-            code="missing_against",
-        )
-    return source.location
+def _own(model: BaseOptions) -> dict[str, Any]:
+    return {"name": model.name, "chat_template": None, "revision": None, "endpoint": model.endpoint}
 
 
-def _recipe(recipe: Recipe | None, base: BaseOptions, data: Any, margin: float | None) -> Recipe:
+def below(model: BaseOptions) -> BaseOptions | None:
+    """The base that an adapter's folder names; None for a model that was made from nothing that is known."""
+    source = find(model)
+    return BaseOptions(name=source.location) if source.adapters else None
+
+
+def settings_for(recipe: Recipe | None, base: BaseOptions, data: Any, margin: float | None) -> Recipe:
     """The run's settings, or a base's own; `data` takes the place of the run's rows."""
     values: dict[str, Any] = (
         recipe.as_dict() if recipe else {"base": base.model_dump(), "data": {"on_overlong": "truncate"}}
@@ -86,12 +91,12 @@ def _recipe(recipe: Recipe | None, base: BaseOptions, data: Any, margin: float |
     return parse(values)
 
 
-def _on_rows(recipe: Recipe, run: Recipe | None, tuned: Source) -> Prepared:
+def on_rows(recipe: Recipe, run: Recipe | None, model: BaseOptions) -> Prepared:
     """All rows of the data as the test split, read with the labels that the tuned model names.
 
     What a guess without information would say is learned from the run's own training rows, where there is a run.
     """
-    source = find(recipe.base)
+    source, tuned = find(recipe.base), find(model)
     held_out = load_data(recipe, tuned.family)
     objective = make_objective(recipe, held_out, tuned)
     base = make_base(recipe, source, objective, held_out)

@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 
 from tailor.bases.loading import BASE_FILE, LABELS_FILE, adapter_settings
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
-from tailor.core.errors import RunError
+from tailor.core.errors import Interrupted, RunError
 from tailor.core.paths import code_digest
+from tailor.core.prompts import PROMPT_FILE
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
-from tailor.engine import solve
+from tailor.engine import search, solve
 from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import total_steps
@@ -30,9 +31,10 @@ from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate
+from tailor.verbs.own_requests import prove_prompt
 
-DRIVERS = {"gradient": fit, "solve": solve.fit}
-"""What moves an attached method's parameters -> the loop that does."""
+DRIVERS = {"gradient": fit, "solve": solve.fit, "search": search.fit}
+"""What is done with an attached method -> the loop that does it."""
 OWN_LOADER = "tailor.verbs.own_forward"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
@@ -55,7 +57,7 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     announce(prepared, place, reporter)
     _lock(folder, prepared, place)
     job = make_job(prepared, recipe, place, folder.path, reporter)
-    outcome = DRIVERS[job.attached.driver](job)
+    outcome = drive(job, folder)
     facts = training_facts(job, outcome, baseline)
     proof = save_and_prove(prepared, job, folder)
     del job
@@ -67,6 +69,16 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     summary = _summary(folder, prepared, facts, measured, proof)
     write_results(folder, prepared, summary, measured, proof)
     return summary
+
+
+def drive(job: Job, folder: RunFolder) -> Outcome:
+    """The loop that the method names; where it is interrupted, the best prompt so far can be tried at once."""
+    try:
+        return DRIVERS[job.attached.driver](job)
+    except Interrupted:
+        if job.attached.prompt is not None:
+            save(job, folder)
+        raise
 
 
 def dry_run(recipe: Recipe) -> dict[str, Any]:
@@ -98,10 +110,12 @@ def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
         f"objective {prepared.objective.name} ({prepared.loaded.form.name} data) · rows: {counts['train']} train, "
         f"{counts['dev']} dev, {counts['test']} test"
     )
-    reporter.say(
-        f"method {recipe.gradient_method.name} · learning rate {train.learning_rate:g} · {train.epochs} epochs of "  # type: ignore[attr-defined]
-        f"batches of {train.examples_per_batch} · up to {recipe.data.max_length} tokens a row"
+    steps = (
+        f"learning rate {train.learning_rate:g} · {train.epochs} epochs of batches of {train.examples_per_batch}"
+        if isinstance(train.learning_rate, float)
+        else f"up to {recipe.method.candidates} prompts in each race on dev"  # type: ignore[attr-defined]
     )
+    reporter.say(f"method {recipe.gradient_method.name} · {steps} · up to {recipe.data.max_length} tokens a row")  # type: ignore[attr-defined]
     for problem in data_report(prepared)["problems"]:
         if problem["severity"] == "warning":
             reporter.say(f"warning: {problem['message']}")
@@ -182,12 +196,18 @@ def training_facts(job: Job, outcome: Outcome, baseline: int) -> dict[str, Any]:
         "total_parameters": total,
         "adapted_share": None,
         **job.attached.notes(),
+        **outcome.figures,
     }
 
 
 def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
     """Write the artefact whole or not at all, and have stock libraries reload it in a fresh process."""
     save(job, folder)
+    if job.attached.prompt is not None:
+        job.reporter.say("a fresh process renders the saved prompt, held against the requests that were scored")
+        proof = prove_prompt(folder)
+        folder.write("proof.json", proof.as_dict())
+        return proof
     rows = [job.base.inputs_alone(features) for features in proof_features(prepared)]
     trained = own_outputs(job.attached.model, rows)
     probe = Probe(
@@ -221,7 +241,9 @@ def save(job: Job, folder: RunFolder) -> None:
         job.base.save_tokenizer(part)
         if job.output.labels:
             (part / LABELS_FILE).write_text(json.dumps(list(job.output.labels), ensure_ascii=False), encoding="utf-8")
-        if adapter_settings(part):
+        if job.attached.prompt is None and job.objective.prompt is not None:
+            (part / PROMPT_FILE).write_text(job.objective.prompt.as_json(), encoding="utf-8")
+        if adapter_settings(part) or job.attached.prompt is not None:
             (part / BASE_FILE).write_text(json.dumps(job.base.source.identity(), indent=2), encoding="utf-8")
         shutil.rmtree(folder.model, ignore_errors=True)
         part.rename(folder.model)
@@ -303,4 +325,5 @@ def write_results(
 def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
     kind: ArtefactKind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
     kind = "adapter" if own_loader(folder.model) else kind
+    kind = "prompt" if prepared.recipe.gradient_method.asks else kind
     return Artefact(kind, CLASSES[prepared.base.head])

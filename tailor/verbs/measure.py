@@ -1,29 +1,35 @@
 """Evaluate: a tuned model against its base, on the same held-out rows, by the same questions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from tailor.bases.loading import Source, find
-from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of
+from tailor.compose import Prepared, asking, freeze_splits, load_dtype, make_base, output_of
 from tailor.core.contracts import UNTRAINED, Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
 from tailor.core.examples import Origin, Text
 from tailor.core.openings import opened
 from tailor.core.paths import PACKAGE
+from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
 from tailor.evaluation.answering import Asking, Held, answer_all
+from tailor.evaluation.choosing import choose_metrics
 from tailor.evaluation.compare import task_result
-from tailor.evaluation.scorers import LIKELIHOODS, METRICS, auto, resolve
+from tailor.evaluation.generators import generator_of
+from tailor.evaluation.scorers import LIKELIHOODS, resolve
+from tailor.evaluation.written import answers_to, asked_of, left_out
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
 
 GUESSED = {"label", "labels", "number", "tags", "span"}
 """Kinds of answers that a base gives by a guess alone, having no head for them."""
 
+Recorded = Callable[[Sequence[Answer]], list[Answer]]
+"""Answers of a model that need not be there any more: those to the rows that another one has answered."""
 GENERATED_ROWS = 200
 GENERAL_WINDOW = 128
 """Tokens of a window of the general text: fixed, so that every run of a base starts from the same figure."""
@@ -42,21 +48,33 @@ class Measured:
 
 @dataclass(frozen=True)
 class Sitting:
-    """One model's answers to the test split; None where it lacks what the task needs (a head of its own, say)."""
+    """One model's answers to the test split; None where it lacks what the task needs (a head of its own, say).
+
+    `spent` is what they cost, where a model behind an API gave them.
+    """
 
     answers: list[Answer] | None
     general_loss: float | None
+    spent: Mapping[str, float] | None = None
 
 
 def evaluate(
-    prepared: Prepared, tuned: BaseOptions, base: BaseOptions, place: Place, run: str, reporter: Reporter
+    prepared: Prepared,
+    tuned: BaseOptions,
+    base: BaseOptions | Recorded | None,
+    place: Place,
+    run: str,
+    reporter: Reporter,
 ) -> Measured:
-    """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks."""
-    _freeze(prepared, base, place, reporter)
+    """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks.
+
+    `base`: a model, answers that one gave (a function that picks those to the same rows), or None for a guess that takes
+    no look at a row.
+    """
+    _freeze(prepared, base if isinstance(base, BaseOptions) else tuned, place, reporter)
     reporter.say("the tuned model answers the test rows")
     after = sit(prepared, tuned, place, reporter)
-    reporter.say("the base answers the same rows")
-    before = sit(prepared, base, place, reporter)
+    before = _before(prepared, base, after, place, reporter)
     forgetting = None
     if before.general_loss is not None and after.general_loss is not None:
         delta = after.general_loss - before.general_loss
@@ -66,7 +84,7 @@ def evaluate(
     if not after.answers:
         return Measured({"tasks": {}, "forgetting": forgetting})
     baseline, base_answers = ("base", before.answers) if before.answers else _no_information(prepared, after.answers)
-    metrics, primary = choose_metrics(prepared, base_answers, after.answers)
+    metrics, primary = choose_metrics(prepared.recipe.evaluate, prepared.objective, [*base_answers, *after.answers])
     result = task_result(
         base_answers,
         after.answers,
@@ -77,8 +95,22 @@ def evaluate(
         margin_points=prepared.recipe.evaluate.margin,
     )
     deciding = next(metric for metric in metrics if metric.name == primary)
-    evaluation = {"tasks": {"default": result}, "forgetting": forgetting}
+    evaluation: dict[str, Any] = {"tasks": {"default": result}, "forgetting": forgetting}
+    costs = {"tuned": after.spent, "base": before.spent}
+    if any(costs.values()):
+        evaluation["spent"] = {name: cost for name, cost in costs.items() if cost}
     return Measured(evaluation, base_answers, after.answers, deciding)
+
+
+def _before(
+    prepared: Prepared, base: BaseOptions | Recorded | None, after: Sitting, place: Place, reporter: Reporter
+) -> Sitting:
+    if base is None:
+        return Sitting(None, None)
+    if not isinstance(base, BaseOptions):
+        return Sitting(base(after.answers or []), None)
+    reporter.say("the base answers the same rows")
+    return sit(prepared, base, place, reporter)
 
 
 def _freeze(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> None:
@@ -109,10 +141,48 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
     if base.new_head:
         return Sitting(None, None)
     settings = asking(recipe, place)
-    held = _held(prepared, base)
-    answers = answer_all(base, objective, output, held, settings, reporter) if held else []
+    objective = objective.under(_prompt_of(base, prepared))
+    own = getattr(base, "generator", None)
+    if objective.prompt is None and own is None:
+        held = _held(prepared, base)
+        answers = answer_all(base, objective, output, held, settings, reporter) if held else []
+    else:
+        answers = _asked(replace(prepared, objective=objective), base, settings, reporter)
     general = general_loss(base, output, settings) if recipe.evaluate.forgetting is not False else None
-    return Sitting(answers, general)
+    return Sitting(answers, general, _told(own, reporter) if own is not None else None)
+
+
+def _told(generator: Any, reporter: Reporter) -> Mapping[str, float]:
+    """What answers through an API have cost."""
+    spent: Mapping[str, float] = generator.spent()
+    reporter.say(
+        f"{spent['calls']:.0f} calls, {spent['cached_calls']:.0f} of them answered from the cache; "
+        f"{spent['prompt_tokens']:,.0f} + {spent['completion_tokens']:,.0f} tokens; {spent['paid']:.4g} paid now"
+    )
+    return spent
+
+
+def _prompt_of(base: Any, prepared: Prepared) -> Prompt | None:
+    """What a model is asked behind: the prompt that lies beside it, else the task in the user's plain words."""
+    if base.source.prompt is not None:
+        return base.source.prompt  # type: ignore[no-any-return]
+    own = getattr(prepared.recipe.method, "instructions", ())
+    return prepared.objective.bare(next(iter(own), ""))  # type: ignore[no-any-return]
+
+
+def _asked(prepared: Prepared, base: Any, settings: Asking, reporter: Reporter) -> list[Answer]:
+    """Answers to the test rows by a model that is asked behind a prompt."""
+    generator = generator_of(base, settings, reporter)
+    rows = prepared.held("test", _most(prepared))
+    asked = [asked_of(generator, prepared.objective, example, row) for example, row in rows]
+    left_out(asked, reporter)
+    return answers_to(generator, prepared.objective, asked, settings.max_new_tokens)
+
+
+def _most(prepared: Prepared) -> int | None:
+    asked, objective = prepared.recipe.evaluate.samples, prepared.objective
+    writes = objective.generates and not objective.choices
+    return asked if asked != "auto" else (GENERATED_ROWS if writes else None)
 
 
 def _loaded(prepared: Prepared, model: BaseOptions, place: Place) -> tuple[Any, OutputSpec]:
@@ -136,12 +206,10 @@ def _output_for(recipe: Recipe, objective: Any, source: Source) -> OutputSpec:
 
 def _held(prepared: Prepared, base: Base) -> list[Held]:
     """Test rows encoded anew by the model's own tokenizer and template: what was saved with it is what is used."""
-    asked = prepared.recipe.evaluate.samples
-    most = asked if asked != "auto" else (GENERATED_ROWS if prepared.objective.generates else None)
     store = prepared.splits["test"].store
     frozen = {part.example_id: part.frozen for part in store} if prepared.objective.needs_frozen else {}
     held = []
-    for example, row in prepared.held("test", most):
+    for example, row in prepared.held("test", _most(prepared)):
         target = prepared.objective.target(example)
         try:
             encoded = base.encoders[type(example)](example)
@@ -152,17 +220,6 @@ def _held(prepared: Prepared, base: Base) -> list[Held]:
         ]
         held.append(Held(example, row, features))
     return held
-
-
-def asking(recipe: Recipe, place: Place) -> Asking:
-    """How answers are taken on a device."""
-    new, budget = recipe.evaluate.max_new_tokens, recipe.train.tokens_per_micro_batch
-    return Asking(
-        device=place.device,
-        tokens_at_once=budget if isinstance(budget, int) else 4096,
-        max_new_tokens=None if new == "auto" else new,
-        autocast=place.autocast,
-    )
 
 
 def check_metrics(prepared: Prepared) -> None:
@@ -178,20 +235,6 @@ def check_metrics(prepared: Prepared) -> None:
             fix="name a metric of its answers",
         )
     resolve(names, labels=prepared.objective.output.labels, answers_kind=prepared.objective.answers)
-
-
-def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[Answer]) -> tuple[list[Any], str]:
-    """The metrics of the recipe, or those that suit the answers; the primary one among them, whatever was named."""
-    options, output = prepared.recipe.evaluate, prepared.objective.output
-    primary, names = auto(prepared.objective.name, [*base, *tuned])
-    # Of masked tokens loss and perplexity alone: what was not hidden is not predicted, and no byte of it has a likelihood.
-    names = [name for name in names if prepared.objective.answers in METRICS[name][0]]
-    if options.metrics != "auto":
-        names = list(options.metrics)
-        primary = names[0]
-    if options.primary != "auto":
-        primary = options.primary
-    return resolve([primary, *names], labels=output.labels, answers_kind=prepared.objective.answers), primary
 
 
 @torch.no_grad()

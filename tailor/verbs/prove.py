@@ -15,12 +15,14 @@ from tailor.core.contracts import EncodeOptions, ExampleSeat
 from tailor.core.errors import BaseError, RowRefused, TailorError
 from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
+from tailor.core.prompts import PROMPT_FILE
 from tailor.core.runs import RunFolder, made_by
 from tailor.evaluation.proof import Probe, judge, run_stock
 from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.fit import own_loader
+from tailor.verbs.own_requests import prove_prompt
 
 PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
@@ -92,6 +94,10 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
 
     Raises `TailorError` where artefact, base or server cannot be had at all; a proof that fails is an answer.
     """
+    if prompt := _prompt_run(Path(model).expanduser()):
+        if served:
+            raise TailorError("a prompt is proved by its requests, not through a server", where=model)
+        return prove_prompt(prompt).as_dict()
     artefact = _artefact(Path(model).expanduser(), base)
     head = _head(artefact)
     if served and head != "tokens":
@@ -127,6 +133,14 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         for problem in problems:
             proof.add(problem)
     return proof.as_dict()
+
+
+def _prompt_run(path: Path) -> RunFolder | None:
+    """The run whose artefact is a prompt and nothing else."""
+    run = RunFolder(made_by(path.parent if path.name == "model" else path))
+    folder = run.model
+    alone = (folder / PROMPT_FILE).exists() and not adapter_settings(folder) and not (folder / "config.json").exists()
+    return run if alone else None
 
 
 def _artefact(path: Path, base: str | None) -> Artefact:
@@ -239,12 +253,13 @@ def _from_held_out(artefact: Artefact, recipe: Recipe, served: bool) -> Question
     objective = make_objective(recipe, loaded, artefact.source)
     if artefact.source.labels:
         objective.adopt(artefact.source.labels)
+    objective = objective.under(artefact.source.prompt)
     base = make_base(recipe, _speaker(artefact), objective, loaded)
     asked, features = Questions(base.tokenizer), list[Features]()
     for entry in islice(chain(loaded.test, loaded.dev, loaded.train), PROMPTS):
         try:
             example = objective.read(entry.row, ExampleSeat(entry.id, entry.origin))
-            features += base.encoders[type(example)](example)[:1]
+            features += base.encoders[type(example)](objective.led(example))[:1]
         except RowRefused:
             continue
         prompt = _prompt_of(base, objective, example) if served else None

@@ -12,6 +12,7 @@ from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.evaluation.report import with_notice
 from tailor.evaluation.wording import verdict_sentence
 from tailor.recipe.many import StagedRecipe
+from tailor.recipe.recipe import load
 from tailor.verbs import fit
 from tailor.verbs.evaluate import evaluate_model
 
@@ -56,6 +57,8 @@ def _worth(recipe: StagedRecipe, folder: RunFolder, staged: str, resume: bool, r
     reporter.say("the last stage once more, from the base itself: what were the earlier stages worth?")
     path = folder.path / ALONE
     alone = recipe.stage(len(recipe.stages) - 1, recipe.base.name, path)
+    # What the stages before it made of its objective (answers that are written, behind a prompt) holds for it alone too.
+    alone = alone.model_copy(update={"objective": load(Path(staged) / "recipe.yaml").objective})
     fit.run(alone, resume=resume and path.exists(), reporter=reporter)
     evaluation = evaluate_model(staged, data=None, against=str(path), margin=None, reporter=reporter)
     return {name: task | {"baseline": "without_earlier_stages"} for name, task in evaluation["tasks"].items()}
@@ -65,20 +68,27 @@ def _mirror(
     folder: RunFolder, last: Path, summary: Mapping[str, Any], names: list[str], added: dict[str, Any] | None
 ) -> dict[str, Any]:
     """The last stage's files at the top, with the comparison, and last the summary."""
-    evaluation = {**summary["evaluation"], **({"without_earlier_stages": added} if added else {})}
+    each = {name: RunFolder(last.parent / name).read("evaluation.json")["tasks"] for name in names}
+    evaluation = {**summary["evaluation"], **({"without_earlier_stages": added} if added else {}), "stages": each}
     shutil.rmtree(folder.model, ignore_errors=True)
     shutil.copytree(last / "model", folder.model, copy_function=_link)
     for name in MIRRORED:
         (folder.path / name).unlink(missing_ok=True)
         _link(last / name, folder.path / name)
-    if added:
-        sentences = " ".join(verdict_sentence(task) for task in added.values())
-        page = (folder.path / "report.html").read_text(encoding="utf-8")
-        write_text(folder.path / "report.html", with_notice(page, f"Against the last stage alone: {sentences}"))
+    notices = [f"Stage {name}: {_said(tasks)}" for name, tasks in each.items() if tasks]
+    notices += [f"Against the last stage alone: {_said(added)}"] if added else []
+    page = (folder.path / "report.html").read_text(encoding="utf-8")
+    for notice in notices:
+        page = with_notice(page, notice)
+    write_text(folder.path / "report.html", page)
     folder.write("evaluation.json", evaluation)
     whole = {**summary, "run": str(folder.path), "stages": names, "evaluation": evaluation}
     folder.write(SUMMARY, whole)
     return whole
+
+
+def _said(tasks: Mapping[str, Any]) -> str:
+    return " ".join(verdict_sentence(task) for task in tasks.values())
 
 
 def _link(source: str | Path, target: str | Path) -> None:

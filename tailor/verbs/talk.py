@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,23 @@ from tailor.bases.chat import Segment
 from tailor.bases.loading import HEAD_DESCRIPTION, find
 from tailor.compose import choose_place, load_dtype
 from tailor.core import registry
-from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
+from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec, Question
 from tailor.core.errors import BaseError, TailorError
 from tailor.core.examples import Features, Message, Origin, Text
+from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.canonical import BUILDERS, Cells
-from tailor.evaluation.answer_parts import split_answer
 from tailor.evaluation.answering import Asking, Held, generate_ids, measure_all, score
+from tailor.evaluation.generators import generator_of
+from tailor.evaluation.written import answers_to, asked_of
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions
-from tailor.recipe.recipe import Recipe, load, parse
+from tailor.recipe.recipe import Recipe, base_options, load, parse
 
 HERE = Origin("prompt", 1)
+CHOICE_TOKENS = 64
+"""Of an answer that names a choice, where its likelihood cannot be told."""
 
 
 @dataclasses.dataclass
@@ -34,6 +39,12 @@ class Model:
     place: Any
     objective: Any
     output: OutputSpec
+
+    @cached_property
+    def generator(self) -> Any:
+        """What answers its questions."""
+        asking = Asking(self.place.device, 4096, None, self.place.autocast)
+        return generator_of(self.base, asking, Reporter(quiet=True))
 
     def reply(
         self,
@@ -46,13 +57,18 @@ class Model:
         """The next assistant turn, as text: greedy, or sampled where a seed is given."""
         if self.output.head != "tokens":
             raise BaseError("this model reads texts and writes none", where=self.base.name, fix="use predict")
-        asked = self.objective.asked(messages) if self.objective is not None else tuple(messages)
-        prompt = self.base.chat.prompt(asked, tuple(tools))
-        ids = self._write(prompt, limit, seed)
-        return split_answer(self.base.tokenizer.decode(ids, skip_special_tokens=False), self.base.tokenizer).text
+        question = Question(tuple(messages), tuple(tools), "")
+        objective, fits = self.objective, getattr(self.generator, "fits", None)
+        questions = [question] if objective is None else objective.posed(objective.typed(question))
+        asked = next((one for one in questions if fits is None or fits(one)), questions[-1])
+        temperature = 0.0 if seed is None else 1.0
+        text: str = self.generator.reply([asked], max_new_tokens=limit, temperature=temperature, seed=seed or 0)[0].text
+        return text
 
     def generate(self, prompt: str, *, max_new_tokens: int = 256, seed: int | None = None) -> str:
-        """The answer to one prompt, through the chat template; a model of raw text goes on with it."""
+        """The answer to one prompt, through the chat template; raw text is gone on with, choices are chosen from."""
+        if self.objective is not None and self.objective.choices and self.objective.turns:
+            return str(self.predict([prompt])[0])
         if self.objective is not None and self.output.head == "tokens" and not self.objective.turns:
             ids = list(self.base.tokenizer(prompt)["input_ids"])
             return str(self.base.tokenizer.decode(self._write(ids, max_new_tokens, seed), skip_special_tokens=True))
@@ -67,10 +83,14 @@ class Model:
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
         """What the model reads off each text (or pair of texts): a label, labels, a number, tags, a span."""
-        if self.objective is None or self.objective.turns or self.objective.example is Text:
+        writes = self.objective is None or self.objective.turns or self.objective.example is Text
+        if writes and not (self.objective is not None and self.objective.choices):
             raise BaseError("this model writes text and gives no labels", where=self.base.name, fix="use generate")
         both = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         examples = [self.objective.blank(parts, ExampleSeat(str(number), HERE)) for number, parts in enumerate(both)]
+        if self.objective.turns:
+            asked = [asked_of(self.generator, self.objective, example, {}) for example in examples]
+            return [answer.given for answer in answers_to(self.generator, self.objective, asked, CHOICE_TOKENS)]
         asking = Asking(self.place.device, 4096, None, self.place.autocast)
         held = [Held(example, {}, self._features(example)) for example in examples]
         return [answer.given for answer in score(self.base, self.objective, self.output, held, asking)]
@@ -91,15 +111,18 @@ class Model:
         return [part.with_target(target) for part in self.base.encoders[type(example)](example)]
 
 
-def model_of(name: str) -> Model:
+def model_of(name: str | Mapping[str, Any]) -> Model:
     """Load a run folder (as what it was trained to be) or a base (as what its family does by itself)."""
-    path = made_by(Path(name))
+    given = base_options(name)
+    path = made_by(Path(given.name))
     if not (path / "recipe.yaml").exists():
-        return open_model(BaseOptions(name=name), parse({"base": name, "data": "none"}))
+        return open_model(given, parse({"base": given.model_dump(), "data": "none"}))
     if not RunFolder(path).model.is_dir() and not (path / HEAD_DESCRIPTION).exists():
-        raise TailorError("this run has no model yet", where=name, fix=f"tailor fit {path / 'recipe.yaml'} --resume")
+        fix = f"tailor fit {path / 'recipe.yaml'} --resume"
+        raise TailorError("this run has no model yet", where=given.name, fix=fix)
     recipe = load(path / "recipe.yaml")
-    return open_model(recipe.base.model_copy(update={"name": name, "chat_template": None, "revision": None}), recipe)
+    own = {"name": given.name, "chat_template": None, "revision": None, "endpoint": None}
+    return open_model(recipe.base.model_copy(update=own), recipe)
 
 
 def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ()) -> Model:
@@ -113,11 +136,14 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     base = registry.load("base", source.family)(source, encoding)
     if objective is not None:
         objective.meet(base)
+        own = next(iter(getattr(recipe.method, "instructions", ())), "")
+        objective = objective.under(source.prompt or objective.bare(own))
     output = objective.output if objective is not None else OutputSpec("tokens")
     if source.pooling == "mean":
         output = dataclasses.replace(output, pooling="mean")
     base.load(output, load_dtype(recipe, place, source))
-    base.model.to(place.device).eval()
+    if base.model is not None:
+        base.model.to(place.device).eval()
     return Model(base, place, objective, output)
 
 
@@ -134,9 +160,9 @@ def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:
     return objective
 
 
-def sides(name: str, limit: int) -> dict[str, Callable[[str], str]]:
+def sides(name: str | Mapping[str, Any], limit: int) -> dict[str, Callable[[str], str]]:
     """A run's base and tuned model (or a base alone) as functions from a user's line to an answer, with histories."""
-    file = made_by(Path(name)) / "recipe.yaml"
+    file = made_by(Path(base_options(name).name)) / "recipe.yaml"
     tuned = model_of(name)
     models = {"tuned": tuned} if file.exists() else {"base": tuned}
     if file.exists():
@@ -153,7 +179,8 @@ class _Talk:
         self.history: list[Message] = []
 
     def say(self, line: str) -> str:
-        if not self.model.objective or self.model.objective.turns:
+        objective = self.model.objective
+        if objective is None or (objective.turns and not objective.choices):
             return self._reply(line)
         if self.model.objective.example is not Text:
             return "(no head for this task)" if self.model.base.new_head else str(self.model.predict([line])[0])

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,11 @@ class AnswerParts:
     unfinished_thinking: bool
 
 
-def split_answer(raw: str, tokenizer: Any) -> AnswerParts:
-    """Take a decoded turn apart. Reasoning opened by the prompt itself closes with `</think>` and has no opening tag."""
+def split_answer(raw: str, specials: Sequence[str] = ()) -> AnswerParts:
+    """Take a decoded turn apart; `specials` are the tokens that are no text.
+
+    Reasoning opened by the prompt itself closes with `</think>` and has no opening tag.
+    """
     thinking = "\n".join(part.strip() for part in THINKING.findall(raw))
     rest = THINKING.sub("", raw)
     head, closed, tail = rest.partition("</think>")
@@ -35,12 +38,12 @@ def split_answer(raw: str, tokenizer: Any) -> AnswerParts:
     calls = tuple(call for block in CALL_BLOCKS.findall(rest) for call in _calls("".join(block)))
     text = CALL_BLOCKS.sub("", rest)
     if not calls:
-        calls = tuple(_calls(_plain(text, tokenizer)))
-    return AnswerParts(_plain(text, tokenizer), calls, thinking, unfinished)
+        calls = tuple(_calls(_plain(text, specials)))
+    return AnswerParts(_plain(text, specials), calls, thinking, unfinished)
 
 
-def _plain(text: str, tokenizer: Any) -> str:
-    for special in tokenizer.all_special_tokens:
+def _plain(text: str, specials: Sequence[str]) -> str:
+    for special in specials:
         text = text.replace(special, "")
     return text.strip()
 

@@ -1,0 +1,175 @@
+"""One endpoint on the wire: each request is answered once, however often it is made, and retried while that makes sense."""
+
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import openai
+
+from tailor.core.errors import RecipeError, TailorError
+from tailor.core.paths import cache_folder
+from tailor.recipe.base import EndpointOptions
+from tailor.wire.cache import AnswerCache, content_key
+from tailor.wire.failures import Blame, Failure
+from tailor.wire.ledger import Accounts, Usage
+
+DEFAULT_KEY = "OPENAI_API_KEY"
+NO_KEY = "none"
+FIRST_WAIT, LAST_WAIT = 0.5, 30.0
+"""Seconds before the first retry; doubled with each further one, up to the last."""
+OVERHEAD = 512
+"""Tokens that a server's own template may add to a request, beyond those that its JSON has bytes for."""
+MILLION = 1e6
+PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+
+
+class Stopped(Exception):
+    """Another request has failed for good, so this one is not made."""
+
+
+class ApiClient:
+    """An endpoint: its requests, their retries, and the answers that are known already.
+
+    Raises:
+        RecipeError: the environment variable that should hold the key is not set.
+    """
+
+    def __init__(self, options: EndpointOptions) -> None:
+        self.options = options
+        key = _key(options)
+        self._blame = Blame(options, key)
+        self._client = openai.OpenAI(base_url=options.url, api_key=key, timeout=options.timeout, max_retries=0)
+        self._cache = AnswerCache(cache_folder() / "answers") if options.cache else None
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._quiet_until = 0.0
+        self._reached = False
+
+    def ask(self, body: Mapping[str, Any], accounts: Accounts, stop: threading.Event) -> Mapping[str, Any]:
+        """The server's answer to a request's body, from the cache where it is known.
+
+        Raises:
+            TailorError: it is refused, or fails more often than is retried; `BudgetSpent` where it does not fit.
+            Stopped: `stop` is set before it is sent.
+        """
+        key = content_key(self.options.url, self.options.protocol, body)
+        with self._locks.setdefault(key, threading.Lock()):  # the same question twice at once: the second waits
+            known = self._known.get(key) or (self._cache.get(key) if self._cache else None)
+            if known is not None:
+                usage = self._usage(body, known)
+                accounts.reserve(key, usage.cost)
+                accounts.settle(key, usage, cached=True)
+            else:
+                known = self._paid(key, body, accounts, stop)
+            self._known[key] = known
+        return known
+
+    def _paid(self, key: str, body: Mapping[str, Any], accounts: Accounts, stop: threading.Event) -> Mapping[str, Any]:
+        for failed in range(self.options.retries + 1):
+            self._wait_for_turn(stop)
+            accounts.reserve(key, self._most(body))
+            try:
+                answer = self._send(body)
+            except Failure as failure:
+                accounts.release(key, perhaps_billed=failure.perhaps_billed)
+                self._after(failure, failed, stop)
+                continue
+            except BaseException:
+                accounts.release(key, perhaps_billed=True)
+                raise
+            self._reached = True
+            accounts.settle(key, self._usage(body, answer), cached=False)
+            if self._cache:
+                self._cache.put(key, {"url": self.options.url, **body}, answer)
+            return answer
+        raise AssertionError("the last failure is final")
+
+    def _send(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        rest = dict(body)
+        try:
+            if self.options.protocol == "chat":
+                asked: Any = {"model": rest.pop("model"), "messages": rest.pop("messages")}
+                raw = self._client.chat.completions.with_raw_response.create(**asked, extra_body=rest)
+            else:
+                asked = {"model": rest.pop("model"), "prompt": rest.pop("prompt")}
+                raw = self._client.completions.with_raw_response.create(**asked, extra_body=rest)
+            text = raw.http_response.content.decode("utf-8")
+        except openai.OpenAIError as error:
+            raise self._blame.of(error, self._reached) from None
+        except UnicodeDecodeError:
+            raise self._blame.garbled("no UTF-8") from None
+        return self._checked(text)
+
+    def _checked(self, text: str) -> Mapping[str, Any]:
+        """An answer's JSON, which must hold what the protocol promises."""
+        try:
+            answer = json.loads(self._blame.clean(text))
+        except ValueError:
+            raise self._blame.garbled("no JSON") from None
+        told = answer.get("error") if isinstance(answer, dict) else None
+        if told:
+            raise self._blame.garbled(f"an error: {told.get('message', told) if isinstance(told, dict) else told}")
+        try:
+            choice = answer["choices"][0]
+            fits = isinstance(choice["message"] if self.options.protocol == "chat" else choice["text"], dict | str)
+        except (KeyError, IndexError, TypeError):
+            fits = False
+        if not fits:
+            raise self._blame.garbled("no choices")
+        return answer  # type: ignore[no-any-return]
+
+    def _after(self, failure: Failure, failed: int, stop: threading.Event) -> None:
+        """Wait as long as makes sense before the next try; raise where there is none."""
+        if not failure.passes:
+            raise failure.error
+        if failed == self.options.retries:
+            error = failure.error
+            times = f", {failed + 1} times in a row" if failed else ""
+            raise TailorError(error.message + times, where=error.where, fix=error.fix, code=error.code)
+        if failure.wait is not None:
+            self._quiet_until = max(self._quiet_until, time.monotonic() + failure.wait)
+            return
+        stop.wait(min(LAST_WAIT, FIRST_WAIT * 2**failed) * random.uniform(0.75, 1.25))
+
+    def _wait_for_turn(self, stop: threading.Event) -> None:
+        """A server that asks to be left alone is left alone by every request."""
+        while (left := self._quiet_until - time.monotonic()) > 0 and not stop.is_set():
+            stop.wait(left)
+        if stop.is_set():
+            raise Stopped
+
+    def _most(self, body: Mapping[str, Any]) -> float:
+        """The most that a request can cost: a token is a byte of text at least."""
+        prices, length = self.options.prices, len(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        answer = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+        return (prices.prompt * (length + OVERHEAD) + prices.completion * answer) / MILLION
+
+    def _usage(self, body: Mapping[str, Any], answer: Mapping[str, Any]) -> Usage:
+        """What the server says that a request took; what it leaves unsaid is taken for its bytes."""
+        said = answer.get("usage")
+        said = said if isinstance(said, dict) else {}
+        prompt, completion = said.get("prompt_tokens"), said.get("completion_tokens")
+        if not isinstance(prompt, int):
+            prompt = len(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        if not isinstance(completion, int):
+            completion = len(json.dumps(answer["choices"], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        prices = self.options.prices
+        return Usage(prompt, completion, (prices.prompt * prompt + prices.completion * completion) / MILLION)
+
+
+def _key(options: EndpointOptions) -> str:
+    """The key, from the environment alone; servers on one's own machine mostly want none."""
+    name = options.api_key_env or DEFAULT_KEY
+    key = os.environ.get(name, "").strip()
+    if not key and options.api_key_env:
+        raise RecipeError(
+            f"the environment has no {name}, which should hold the key",
+            where="base.endpoint.api_key_env",
+            fix=f"export {name}=…",
+            code="no_key",
+        )
+    return key or NO_KEY

@@ -1,0 +1,431 @@
+"""Searched prompts: what is scored is what is saved and served, nothing is paid for twice, and stages go on from them."""
+
+import json
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import SMALL, in_this_process, save_llama, save_t5
+from transformers import AutoModelForCausalLM
+
+import tailor
+from tailor.bases.loading import find
+from tailor.bases.shared_prefix import ending_nats, whole_rows
+from tailor.core.contracts import Answer, Question
+from tailor.core.errors import BaseError, Interrupted, RecipeError, TailorError
+from tailor.core.examples import Conversation, Message, Origin
+from tailor.core.nearest import Nearest
+from tailor.core.prompts import Demonstration, Prompt, from_dict, read_prompt
+from tailor.core.reporting import Reporter
+from tailor.engine import search as searching
+from tailor.evaluation import proof
+from tailor.evaluation.generators import Kept, Local
+from tailor.evaluation.scorers import resolve
+from tailor.objectives.choice import Choice
+from tailor.recipe.base import BaseOptions
+from tailor.recipe.objectives import ChoiceOptions
+from tailor.recipe.recipe import parse
+from tailor.verbs.talk import model_of
+
+QUIET = Reporter(quiet=True)
+SMALL_SEARCH: dict[str, Any] = {"name": "prompt", "candidates": 5, "demonstrations": 2, "rows": 16}
+COLOURS = ("red", "blue")
+
+
+@pytest.fixture(autouse=True)
+def processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh process is waited for once, where a prompt has been edited."""
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_llama(tmp_path_factory.mktemp("base") / "llama"))
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> str:
+    rows = [{"text": f"stone {number} is {colour}", "label": colour} for number in range(40) for colour in COLOURS]
+    return written(tmp_path_factory.mktemp("data") / "colours.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    rows = [
+        {"prompt": f"the {colour} stone {number}", "completion": colour} for number in range(30) for colour in COLOURS
+    ]
+    return written(tmp_path_factory.mktemp("data") / "pairs.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def run(llama: str, colours: str, tmp_path_factory: pytest.TempPathFactory) -> tailor.Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proof.subprocess, "run", in_this_process)
+        return searched(llama, colours, tmp_path_factory.mktemp("run") / "run")
+
+
+def written(file: Path, rows: Sequence[dict[str, Any]]) -> str:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def searched(base: str, data: str, output: Path, *overrides: str, resume: bool = False, **method: Any) -> tailor.Run:
+    return tailor.fit(
+        base=base,
+        data=data,
+        method={**SMALL_SEARCH, **method},
+        output=str(output),
+        overrides=["evaluate.samples=16", *overrides],
+        resume=resume,
+        reporter=QUIET,
+    )
+
+
+# --- a prompt as data -----------------------------------------------------------------------------------------------
+
+WORDS = st.text(max_size=20)
+PROMPTS = st.builds(
+    Prompt,
+    instruction=WORDS,
+    output_format=WORDS,
+    place=st.sampled_from(["system", "user"]),
+    input_format=st.sampled_from(["{input}", "Text: {input}\nLabel:", "{input} {input}"]),
+    layout=st.sampled_from(["turns", "text"]),
+    demonstrations=st.lists(st.builds(Demonstration, WORDS, WORDS), max_size=3).map(tuple),
+    nearest=st.integers(0, 2),
+    prior=st.dictionaries(WORDS, st.floats(-9, 0), max_size=2),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PROMPTS, WORDS)
+def test_a_prompt_read_back_asks_the_very_same(prompt: Prompt, text: str) -> None:
+    again = from_dict(json.loads(prompt.as_json()), "here")
+    assert again == prompt
+    assert again.as_json() == prompt.as_json()
+    turns = (Message("user", text),)
+    assert again.apply(turns) == prompt.apply(turns)
+
+
+def test_where_the_parts_of_a_prompt_stand() -> None:
+    shown = (Demonstration("one", "1"), Demonstration("two", "2"))
+    prompt = Prompt("Count.", "A digit.", input_format="Word: {input}\nDigit:", demonstrations=shown)
+    turns = (Message("system", "Be kind."), Message("user", "three"))
+    said = [(turn.role, turn.content) for turn in prompt.apply(turns)]
+    assert said == [
+        ("system", "Count.\nA digit.\n\nBe kind."),
+        ("user", "Word: one\nDigit:"),
+        ("assistant", "1"),
+        ("user", "Word: two\nDigit:"),
+        ("assistant", "2"),
+        ("user", "Word: three\nDigit:"),
+    ]
+    text = Prompt("Count.", place="user", input_format="Word: {input}\nDigit:", layout="text", demonstrations=shown)
+    assert [turn.content for turn in text.apply(turns)] == [
+        "Be kind.",
+        "Count.\n\nWord: one\nDigit: 1\n\nWord: two\nDigit: 2\n\nWord: three\nDigit:",
+    ]
+    assert [len(turns) for turns in prompt.variants(turns)] == [6, 4, 2]
+
+
+def test_shown_answers_are_never_learned() -> None:
+    prompt = Prompt("x", demonstrations=(Demonstration("one", "1"),))
+    weights = [turn.weight for turn in prompt.apply((Message("user", "two"), Message("assistant", "2")))]
+    assert weights == [None, None, 0.0, None, None]
+
+
+def test_the_nearest_are_shown_and_never_the_question_itself() -> None:
+    pool = [Demonstration(text, text[:1]) for text in ("a red stone", "a blue boat", "the red stone", "green cloud")]
+    prompt = Prompt(demonstrations=tuple(pool), nearest=2)
+    shown = [turn.content for turn in prompt.apply((Message("user", "the red stone"),)) if turn.role == "user"]
+    assert shown == ["a blue boat", "a red stone", "the red stone"]
+    assert Nearest(["x", "y"]).closest("z", 1) == [0]
+
+
+def test_a_broken_prompt_names_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "prompt.json"
+    for text in ("{", "{}", json.dumps(Prompt().as_dict() | {"schema": 2})):
+        file.write_text(text)
+        with pytest.raises(BaseError) as caught:
+            read_prompt(file)
+        assert caught.value.where == str(file)
+
+
+# --- likelihoods ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("budget", [1, 90, 10_000])
+def test_endings_after_shared_prefixes_are_as_likely_as_in_rows_of_their_own(
+    llama: str, attention: str, budget: int
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(llama, attn_implementation=attention).eval()
+    draw = np.random.default_rng(0)
+    ids = lambda count: draw.integers(7, SMALL["vocab_size"] - 4, count).tolist()  # noqa: E731
+    shared = ids(20)
+    prompts = [shared + ids(count) for count in (1, 7, 3, 7, 2)]
+    prompts.append(prompts[1])
+    endings = [ids(count) for count in (1, 3, 2, 5)]
+    naive = [[alone(model, prompt, ending) for ending in endings] for prompt in prompts]
+    found = ending_nats(model, prompts, endings, torch.device("cpu"), budget)
+    np.testing.assert_allclose(found, naive, atol=1e-5)
+    np.testing.assert_allclose(whole_rows(model, prompts, endings, torch.device("cpu"), budget), naive, atol=1e-5)
+    np.testing.assert_allclose(
+        ending_nats(model, [ids(4), ids(4)], endings[:1], torch.device("cpu"), budget).shape, (2, 1)
+    )
+
+
+@torch.no_grad()
+def alone(model: Any, prompt: list[int], ending: list[int]) -> float:
+    logits = model(input_ids=torch.tensor([prompt + ending])).logits[0].double().log_softmax(-1)
+    return sum(float(logits[len(prompt) + place - 1, token]) for place, token in enumerate(ending))
+
+
+def test_a_model_that_forgets_what_is_far_away_is_run_in_whole_rows(tmp_path: Path) -> None:
+    from transformers import MistralConfig
+
+    torch.manual_seed(0)
+    config = MistralConfig(**{**SMALL, "sliding_window": 8}, num_key_value_heads=2)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    prompts, endings = [[*range(10, 30)], [*range(10, 28), 50, 51]], [[7, 8], [9]]
+    naive = [[alone(model, prompt, ending) for ending in endings] for prompt in prompts]
+    np.testing.assert_allclose(ending_nats(model, prompts, endings, torch.device("cpu"), 99), naive, atol=1e-5)
+
+
+def test_choices_are_as_likely_as_the_rows_that_training_would_see(llama: str) -> None:
+    model = model_of(llama)
+    asked = [Question((Message("system", "s"), Message("user", text)), (), "") for text in ("the red stone", "a boat")]
+    found = model.generator.likelihoods(asked, ["red", "blue boat"])
+    for row, question in enumerate(asked):
+        for column, choice in enumerate(("red", "blue boat")):
+            turns = (*question.messages, Message("assistant", choice))
+            whole = model.base.chat.encode(Conversation(id="", origin=Origin("x", 1), messages=turns))
+            start = next(place for place, weight in enumerate(whole.weights) if weight)
+            end = 1 + max(place for place, weight in enumerate(whole.weights) if weight)
+            naive = alone(model.base.model, whole.input_ids[:start], whole.input_ids[start:end])
+            assert found[row, column] == pytest.approx(naive, abs=1e-5)
+
+
+# --- choices as written answers -------------------------------------------------------------------------------------
+
+
+def test_the_choice_that_a_text_gives() -> None:
+    choice = Choice(ChoiceOptions())
+    choice.adopt(["not sure", "not", "Yes", "!"])
+    given = {"yes.": "Yes", "The label is NOT sure": "not sure", "not really, yes": "not", "maybe": None, " ! ": "!"}
+    assert {text: choice.choice(text) for text in given} == given
+
+
+def test_several_labels_or_numbers_are_no_choice(llama: str, tmp_path: Path) -> None:
+    rows = [{"text": f"stone {number}", "labels": ["red", "big"]} for number in range(40)]
+    with pytest.raises(TailorError, match="a choice is one label of several"):
+        searched(llama, written(tmp_path / "several.jsonl", rows), tmp_path / "run")
+
+
+# --- the search ------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_scored_is_what_is_saved_and_served(run: tailor.Run) -> None:
+    assert run.proof == {**run.proof, "passed": True, "by": "tailor", "rows": 16}
+    scored = json.loads((run.path / "search" / "scored.json").read_text())
+    model = model_of(str(run.path))
+    for row in scored["rows"]:
+        turns = tuple(Message(turn["role"], turn["content"]) for turn in row["question"]["messages"])
+        asked = model.objective.posed(Question(turns, (), ""))[0]
+        assert model.generator.request(asked) == row["request"]
+    train = run.summary["train"]
+    assert train["steps"] > 5
+    assert train["trainable_parameters"] == 0
+    assert train["dev_best"] >= train["dev_bare"]
+    assert run.predict(["stone 1 is red"])[0] in COLOURS
+    assert run.generate("stone 1 is red") in COLOURS
+
+
+def test_an_edited_prompt_is_found_out_in_a_fresh_process(
+    run: tailor.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    file = copy / "model" / "prompt.json"
+    file.write_text(file.read_text().replace("Answer with", "Say"))
+    found = tailor.prove(copy)
+    assert not found["passed"]
+    assert "changed" in found["problems"][0]
+    assert "requests differ" in found["problems"][1]
+
+
+def test_a_finished_run_is_proved_again(run: tailor.Run) -> None:
+    assert tailor.prove(run)["passed"]
+
+
+def test_evaluation_again_gives_the_same_figures(run: tailor.Run) -> None:
+    again = tailor.evaluate(run, reporter=QUIET)["tasks"]["default"]
+    first = run.evaluation["tasks"]["default"]
+    assert again["metrics"] == first["metrics"]
+
+
+def test_an_interrupted_search_keeps_its_best_and_pays_for_nothing_twice(
+    llama: str, colours: str, run: tailor.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    ask, extend, seen = Local._count, searching.Search.extend, [0]
+
+    def count(self: Local, questions: Any, completion: int) -> None:
+        computed.extend(self.request(one) for one in questions)
+        ask(self, questions, completion)
+
+    def stop_at_fourth(self: Any, one: Any, size: int) -> None:
+        seen[0] += 1
+        if seen[0] == 4:
+            signal.raise_signal(signal.SIGINT)
+        extend(self, one, size)
+
+    monkeypatch.setattr(Local, "_count", count)
+    monkeypatch.setattr(searching.Search, "extend", stop_at_fourth)
+    with pytest.raises(Interrupted, match="--resume"):
+        searched(llama, colours, tmp_path / "again")
+    assert model_of(str(tmp_path / "again")).predict(["stone 1 is red"])[0] in COLOURS
+    computed.clear()
+    monkeypatch.setattr(searching.Search, "extend", extend)
+    kept = len((tmp_path / "again" / "search" / "answers.jsonl").read_text().splitlines())
+    resumed = searched(llama, colours, tmp_path / "again", resume=True)
+    assert kept > 0
+    whole = (run.path / "search" / "answers.jsonl").read_text().splitlines()
+    assert sorted(whole) == sorted((resumed.path / "search" / "answers.jsonl").read_text().splitlines())
+    assert (resumed.path / "model" / "prompt.json").read_bytes() == (run.path / "model" / "prompt.json").read_bytes()
+    assert resumed.evaluation == {**run.evaluation, "tasks": resumed.evaluation["tasks"]}
+    assert resumed.summary["train"]["calls"] == run.summary["train"]["calls"]
+
+
+def test_the_budget_ends_a_search_with_what_it_has(llama: str, colours: str, tmp_path: Path) -> None:
+    run = searched(llama, colours, tmp_path / "run", max_calls=40)
+    assert run.summary["train"]["calls"] <= 40
+    assert run.proof["passed"]
+
+
+def test_texts_are_answered_by_writing(llama: str, pairs: str, tmp_path: Path) -> None:
+    run = searched(
+        llama, pairs, tmp_path / "run", "evaluate.primary=exact_match & max_words:2", instruction="Name the colour."
+    )
+    table = [json.loads(line) for line in (run.path / "search" / "prompts.jsonl").read_text().splitlines()]
+    bare = next(row for row in table if row["origin"] == "bare")
+    assert bare["prompt"]["instruction"] == "Name the colour."
+    assert run.evaluation["tasks"]["default"]["primary"] == "exact_match & max_words:2"
+    assert run.proof["passed"]
+    assert isinstance(run.generate("the red stone 1", max_new_tokens=3), str)
+
+
+def test_an_encoder_decoder_takes_a_prompt_too(pairs: str, tmp_path: Path) -> None:
+    run = searched(str(save_t5(tmp_path / "t5")), pairs, tmp_path / "run", candidates=2, ways=["diverse"])
+    assert run.proof["passed"]
+
+
+def test_a_search_needs_dev_rows_and_answers_to_look_at(llama: str, colours: str, pairs: str, tmp_path: Path) -> None:
+    with pytest.raises(TailorError, match="dev rows") as caught:
+        searched(llama, colours, tmp_path / "run", "data.dev=0")
+    assert caught.value.where == "data.dev"
+    with pytest.raises(RecipeError, match="loss"):
+        searched(llama, colours, tmp_path / "other", "evaluate.primary=loss")
+    with pytest.raises(RecipeError, match="looks at none"):
+        searched(llama, pairs, tmp_path / "third", "evaluate.primary=loss")
+
+
+def test_a_prompt_for_another_base_is_refused(run: tailor.Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path / "model", tmp_path / "model")
+    file = tmp_path / "model" / "base.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "name": run.summary["base"], "digest": "0" * 64}))
+    recorded = json.loads((run.path / "model" / "base.json").read_text())
+    assert recorded["digest"] == find(BaseOptions(name=str(run.path))).identity()["digest"]
+    with pytest.raises(BaseError):
+        find(BaseOptions(name=str(tmp_path / "model")))
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_after_a_prompt_trains_behind_its_instruction(llama: str, colours: str, tmp_path: Path) -> None:
+    from tailor.recipe.many import parse_any
+
+    stage = {"data": {"train": colours}, "evaluate": {"samples": 16}}
+    recipe = parse_any(
+        {
+            "base": llama,
+            "stages": [
+                {**stage, "method": {**SMALL_SEARCH, "instruction": "Which colour?"}},
+                {**stage, "method": "lora", "train": {"max_steps": 2}},
+            ],
+            "output": str(tmp_path / "run"),
+        }
+    )
+    run = tailor.fit(recipe, reporter=QUIET)
+    first, last = (
+        read_prompt(tmp_path / "run" / "stages" / name / "model" / "prompt.json") for name in run.summary["stages"]
+    )
+    assert last == first.instruction_only()
+    model = model_of(str(run.path))
+    assert model.objective.prompt == last
+    question = model.objective.posed(Question((Message("user", "stone"),), (), ""))[0]
+    assert last.lead in model.generator.request(question)
+    assert run.evaluation["stages"].keys() == set(run.summary["stages"])
+    assert run.evaluation["without_earlier_stages"]["default"]["metrics"]["accuracy"]["base"] is not None
+    assert parse_any(json.loads(json.dumps(recipe.as_dict()))) == recipe
+    assert "Stage 1" in (run.path / "report.html").read_text()
+
+
+def test_labels_can_be_written_by_any_method(llama: str, colours: str, tmp_path: Path) -> None:
+    run = tailor.fit(
+        base=llama,
+        data=colours,
+        method="lora",
+        output=str(tmp_path / "run"),
+        reporter=QUIET,
+        overrides=["objective=choice", "train.max_steps=2", "evaluate.samples=16"],
+    )
+    assert run.proof["passed"]
+    assert run.summary["objective"] == "choice"
+    assert run.predict(["stone 1 is red"])[0] in COLOURS
+
+
+# --- small parts -----------------------------------------------------------------------------------------------------
+
+
+def test_metrics_that_are_to_hold_together() -> None:
+    (both,) = resolve(["exact_match & max_words:2"], answers_kind="text")
+    answers = [Answer(str(place), {}, "", "a b", given) for place, given in enumerate(("a b", "a", "a b c"))]
+    rows = both.statistics(answers)
+    np.testing.assert_array_equal(rows, [[1, 1], [0, 1], [0, 1]])
+    assert "words" in both.details(answers[2])
+    with pytest.raises(TailorError, match="no share of 1"):
+        resolve(["exact_match & bleu"], answers_kind="text")
+
+
+def test_kept_answers_are_found_by_their_content(llama: str, tmp_path: Path) -> None:
+    model = model_of(llama)
+    asked = [Question((Message("user", text),), (), "") for text in ("the red stone", "a boat", "the red stone")]
+    first = Kept(model.generator, tmp_path / "a.jsonl", "one")
+    replies = first.reply(asked, max_new_tokens=3)
+    assert first.spent()["calls"] == 2
+    before = model.generator.spent()["calls"]
+    again = Kept(model.generator, tmp_path / "a.jsonl", "one")
+    assert again.reply(asked, max_new_tokens=3) == replies
+    assert model.generator.spent()["calls"] == before
+    again.reply(asked[:1], max_new_tokens=4)
+    Kept(model.generator, tmp_path / "a.jsonl", "other").reply(asked[:1], max_new_tokens=3)
+    assert model.generator.spent()["calls"] == before + 2
+
+
+def test_options_of_a_prompt() -> None:
+    recipe = parse(
+        {"base": "b", "data": "d", "method": {"name": "prompt", "instruction": ["one", "two"], "proposer": "c"}}
+    )
+    assert recipe.method.instructions == ("one", "two")  # type: ignore[attr-defined]
+    with pytest.raises(RecipeError, match="is empty"):
+        parse({"base": "b", "data": "d", "method": {"name": "prompt", "instruction": ["one", " "]}})

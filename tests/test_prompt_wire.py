@@ -1,0 +1,143 @@
+"""Prompts for a model behind an API: searched, proved and served over real HTTP on loopback."""
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_server import Script, serving
+from tiny import in_this_process, save_llama
+
+import tailor
+from tailor.core.contracts import Question
+from tailor.core.examples import Message
+from tailor.core.reporting import Reporter
+from tailor.evaluation import proof
+from tailor.verbs.talk import model_of
+
+MOODS = {"positive": "superb", "negative": "dreadful"}
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
+
+
+def reviews(tmp_path: Path) -> str:
+    rows = [
+        {"text": f"Visit {number} was {MOODS[mood]}.", "label": mood} for number in range(40) for mood in sorted(MOODS)
+    ]
+    file = tmp_path / "reviews.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def needs_demonstrations(body: Mapping[str, Any]) -> str:
+    """A model that knows what is meant only once it has seen two answers."""
+    turns = body["messages"]
+    shown = sum(turn["role"] == "assistant" for turn in turns)
+    mood = next((mood for mood, word in MOODS.items() if word in turns[-1]["content"]), "positive")
+    return mood if shown >= 2 else "I would say positive."
+
+
+def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path) -> None:
+    script = Script(rule=needs_demonstrations)
+    with serving(script) as url:
+        run = tailor.fit(
+            base=f"{url}#m",
+            data=reviews(tmp_path),
+            method={"name": "prompt", "candidates": 8, "demonstrations": 4},
+            output=str(tmp_path / "run"),
+            reporter=Reporter(quiet=True),
+        )
+        task = run.evaluation["tasks"]["default"]
+        assert task["metrics"]["accuracy"]["tuned"] == 1.0
+        assert task["metrics"]["accuracy"]["base"] <= 0.75
+        assert run.proof["passed"]
+        assert run.predict(["It was dreadful."]) == ["negative"]
+        assert tailor.prove(run)["passed"]
+
+
+SCORER = """
+def signed(row, answer):
+    right = answer.endswith("Lantern desk")
+    return {"score": float(right), "why": "" if right else "Every answer must end with the words: Lantern desk."}
+"""
+RULE = re.compile(r"must end with the words: ([^.\n]+)\.")
+
+
+def follows(body: Mapping[str, Any]) -> str:
+    """A model that does what it is told: it reflects on feedback, and obeys an instruction."""
+    said = "\n".join(turn["content"] for turn in body["messages"])
+    rule = RULE.search(said)
+    if "new instruction for the assistant" in said:
+        return f"```\nAnswer the letter; it must end with the words: {rule[1]}.\n```" if rule else "```\nAnswer.\n```"
+    return f"It is done. {rule[1]}" if rule else "It is done."
+
+
+def test_reflection_recovers_a_rule_that_stands_in_the_feedback_alone(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Letter {number} is late.", "completion": "It is done."} for number in range(60)]
+    (tmp_path / "letters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "scorer.py").write_text(SCORER)
+    script = Script(rule=follows)
+    method = {"name": "prompt", "candidates": 6, "demonstrations": 2, "rows": 12}
+    with serving(script) as url:
+        parts = {"base": f"{url}#m", "data": str(tmp_path / "letters.jsonl"), "reporter": Reporter(quiet=True)}
+        metric = [f"evaluate.primary={tmp_path}/scorer.py:signed"]
+        seeds = tailor.fit(**parts, method=method, output=str(tmp_path / "seeds"), overrides=metric)
+        evolved = tailor.fit(**parts, method={**method, "evolve": 4}, output=str(tmp_path / "run"), overrides=metric)
+    shares = [run.evaluation["tasks"]["default"]["metrics"] for run in (seeds, evolved)]
+    assert [next(iter(share.values()))["tuned"] for share in shares] == [0.0, 1.0]
+    prompt = json.loads((tmp_path / "run" / "model" / "prompt.json").read_text())
+    assert "Lantern desk" in prompt["instruction"]
+    assert evolved.summary["train"]["chosen"] == "reflection"
+    assert evolved.proof["passed"]
+
+
+def test_no_request_goes_beyond_the_budget_of_the_method(tmp_path: Path) -> None:
+    script = Script(rule=needs_demonstrations)
+    with serving(script) as url:
+        method = {"name": "prompt", "candidates": 8, "demonstrations": 4, "max_calls": 50}
+        base = f"{url}#m"
+        run = tailor.fit(base=base, data=reviews(tmp_path), method=method, output=str(tmp_path / "run"))
+        searched = run.summary["train"]["calls"]
+        tested = run.evaluation["tasks"]["default"]["n"]
+    assert searched <= 50
+    assert len(script.answered) <= 50 + 2 * tested
+
+
+def test_the_same_search_over_the_wire_and_here_finds_the_same_prompt(tmp_path: Path) -> None:
+    base = str(save_llama(tmp_path / "llama"))
+    model, lock = model_of(base), threading.Lock()
+
+    def answer(body: Mapping[str, Any]) -> str:
+        turns = tuple(Message(turn["role"], turn["content"]) for turn in body["messages"])
+        with lock:
+            return model.generator.reply([Question(turns, (), "")], max_new_tokens=body["max_tokens"])[0].text
+
+    rows = [
+        {"prompt": f"the {colour} stone {n}", "completion": f"{colour} is"}
+        for n in range(20)
+        for colour in ("red", "blue")
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts: dict[str, Any] = {
+        "data": str(tmp_path / "pairs.jsonl"),
+        "method": {"name": "prompt", "candidates": 6, "demonstrations": 1, "ways": ["diverse", "bootstrap"]},
+        "overrides": ["evaluate.max_new_tokens=4", "evaluate.primary=chrf", "train.precision=fp32"],
+        "reporter": Reporter(quiet=True),
+    }
+    here = tailor.fit(base=base, output=str(tmp_path / "here"), **parts)
+    with serving(Script(rule=answer)) as url:
+        there = tailor.fit(base=f"{url}#llama", output=str(tmp_path / "there"), **parts)
+    assert (here.path / "model" / "prompt.json").read_bytes() == (there.path / "model" / "prompt.json").read_bytes()
+    tables = [(run.path / "search" / "prompts.jsonl").read_text() for run in (here, there)]
+    assert tables[0] == tables[1]
+    figures = [run.evaluation["tasks"]["default"]["metrics"]["chrf"] for run in (here, there)]
+    assert figures[0] == figures[1]
