@@ -25,7 +25,8 @@ def run_of(name: str, tmp_path: Path, overrides: list[str]) -> Any:
 
 
 def shortened_part(values: dict[str, Any]) -> list[str]:
-    searches = values.get("method") == "prompt"
+    method = values.get("method")
+    searches = isinstance(method, dict) and method["name"] == "prompt"
     return [*SHORT, *(SEARCH if searches else [])]
 
 

@@ -328,6 +328,9 @@ class Search:
         self.folder.write(SCORED, {"prompt": prompt.digest(), "rows": rows})
         table = [self._described(one) for one in self.ranked([one for one in self.tried.values() if one.answers])]
         table.sort(key=lambda one: -one["rows"])
+        for one in table:  # the pool is the same for all that retrieve, and long
+            if one["prompt"]["nearest"]:
+                one["prompt"]["demonstrations"] = f"the nearest of {len(one['prompt']['demonstrations'])} training rows"
         lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in table)
         write_text(self.job.folder / FOLDER / "prompts.jsonl", lines)
         self.logs.sync()
