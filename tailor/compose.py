@@ -1,6 +1,5 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
 from tailor.core.examples import Conversation, Example, Labelled, Origin, Pair, Preference, Span, Text
-from tailor.core.paths import code_digest
 from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
@@ -25,13 +23,11 @@ from tailor.engine.loop import Job, SearchSpace
 from tailor.engine.order import plain_order
 from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
 from tailor.engine.settings import CPU_TOKENS, Facts, plan_of, resolve
-from tailor.evaluation.answering import Asking
-from tailor.evaluation.generators import Kept, generator_of
-from tailor.recipe.base import BaseOptions, BudgetOptions
+from tailor.engine.space import search_space
+from tailor.recipe.base import BaseOptions
 from tailor.recipe.objectives import OBJECTIVES
 from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe
-from tailor.wire.ledger import Ledger
 
 SHOWN = 20
 FEWEST_TOKENS = 8
@@ -443,43 +439,24 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
         trackers=trackers,
         order=plain_order(plan.seed, len(prepared.splits["train"].store), plan.examples_per_batch),
         locate=prepared.locate,
-        space=search_space(prepared, recipe, place, folder) if recipe.gradient_method.asks else None,
+        space=_space(prepared, recipe, place, folder) if recipe.gradient_method.asks else None,
     )
 
 
-def asking(recipe: Recipe, place: Place) -> Asking:
-    """How answers are taken on a device."""
-    new, budget = recipe.evaluate.max_new_tokens, recipe.train.tokens_per_micro_batch
-    return Asking(
-        device=place.device,
-        tokens_at_once=budget if isinstance(budget, int) else CPU_TOKENS,
-        max_new_tokens=None if new == "auto" else new,
-        autocast=place.autocast,
-    )
-
-
-def search_space(prepared: Prepared, recipe: Recipe, place: Place, folder: Path) -> SearchSpace:
-    """What a search for words works on: what answers, with its answers on disk, and the rows it answers."""
-    options: Any = recipe.method
-    budget = Ledger(BudgetOptions(max_calls=options.max_calls, max_cost=options.max_cost), "method")
-    generator = kept_generator(prepared.base, recipe, place, folder / "search" / "answers.jsonl", budget)
-    proposer = None
-    if options.proposer is not None:
-        source = find(options.proposer)
-        other = registry.load("base", source.family)(source, EncodeOptions())
-        other.load(OutputSpec("tokens"), load_dtype(recipe, place, source))
-        proposer = kept_generator(other, recipe, place, folder / "search" / "proposals.jsonl", budget)
+def _space(prepared: Prepared, recipe: Recipe, place: Place, folder: Path) -> SearchSpace:
     examples = {name: list(prepared.held(name)) for name in ("train", "dev")}
-    return SearchSpace(generator, proposer, examples, options, recipe.evaluate)
+    return search_space(recipe, place, folder, prepared.base, _proposer(recipe, place), examples)
 
 
-def kept_generator(base: Any, recipe: Recipe, place: Place, file: Path, budget: Ledger) -> Any:
-    """What answers for a base; one with weights here keeps its answers in a file of the run, others keep to the budget."""
-    generator = generator_of(base, asking(recipe, place), Reporter(quiet=True))
-    if base.model is None:
-        return generator.within(budget)
-    settings = [base.source.digest(), base.source.options.quantize, place.kind, place.precision, code_digest()]
-    return Kept(generator, file, json.dumps(settings))
+def _proposer(recipe: Recipe, place: Place) -> Any:
+    """The loaded base that reflects, where the recipe names one."""
+    options: BaseOptions | None = getattr(recipe.method, "proposer", None)
+    if options is None:
+        return None
+    source = find(options)
+    base = registry.load("base", source.family)(source, EncodeOptions())
+    base.load(OutputSpec("tokens"), load_dtype(recipe, place, source))
+    return base
 
 
 def _first_head(prepared: Prepared, output: OutputSpec, place: Place, folder: Path, reporter: Reporter) -> FirstHead:

@@ -12,14 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import SMALL, in_this_process, save_llama, save_t5
+from tiny import SMALL, in_this_process, save_bert, save_llama, save_t5
 from transformers import AutoModelForCausalLM
 
 import tailor
 from tailor.bases.loading import find
 from tailor.bases.shared_prefix import ending_nats, whole_rows
 from tailor.core.contracts import Answer, Question
-from tailor.core.errors import BaseError, Interrupted, RecipeError, TailorError
+from tailor.core.errors import BaseError, BudgetSpent, Interrupted, RecipeError, TailorError
 from tailor.core.examples import Conversation, Message, Origin
 from tailor.core.nearest import Nearest
 from tailor.core.prompts import Demonstration, Prompt, from_dict, read_prompt
@@ -30,6 +30,7 @@ from tailor.evaluation.generators import Kept, Local
 from tailor.evaluation.scorers import resolve
 from tailor.objectives.choice import Choice
 from tailor.recipe.base import BaseOptions
+from tailor.recipe.many import parse_any
 from tailor.recipe.objectives import ChoiceOptions
 from tailor.recipe.recipe import parse
 from tailor.verbs.talk import model_of
@@ -348,12 +349,26 @@ def test_a_prompt_for_another_base_is_refused(run: tailor.Run, tmp_path: Path) -
         find(BaseOptions(name=str(tmp_path / "model")))
 
 
+def test_where_a_prompt_does_not_go(colours: str, llama: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="causal base"):
+        searched(str(save_bert(tmp_path / "bert")), colours, tmp_path / "run")
+    tasks = {"one": {"data": colours}, "two": {"data": colours}}
+    with pytest.raises(RecipeError, match="share weights"):
+        parse_any({"base": llama, "tasks": tasks, "method": "prompt"})
+    with pytest.raises(BudgetSpent, match=r"method\.max_calls"):
+        searched(llama, colours, tmp_path / "other", max_calls=3)
+
+
+def test_a_model_on_held_out_rows_is_asked_behind_its_prompt(run: tailor.Run, tmp_path: Path) -> None:
+    rows = [{"text": f"boat {number} is {colour}", "label": colour} for number in range(6) for colour in COLOURS]
+    found = tailor.evaluate(run, data=written(tmp_path / "more.jsonl", rows), reporter=QUIET)
+    assert found["tasks"]["default"]["n"] == 12
+
+
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_stage_after_a_prompt_trains_behind_its_instruction(llama: str, colours: str, tmp_path: Path) -> None:
-    from tailor.recipe.many import parse_any
-
     stage = {"data": {"train": colours}, "evaluate": {"samples": 16}}
     recipe = parse_any(
         {

@@ -91,7 +91,10 @@ def test_reflection_recovers_a_rule_that_stands_in_the_feedback_alone(tmp_path: 
         parts = {"base": f"{url}#m", "data": str(tmp_path / "letters.jsonl"), "reporter": Reporter(quiet=True)}
         metric = [f"evaluate.primary={tmp_path}/scorer.py:signed"]
         seeds = tailor.fit(**parts, method=method, output=str(tmp_path / "seeds"), overrides=metric)
-        evolved = tailor.fit(**parts, method={**method, "evolve": 4}, output=str(tmp_path / "run"), overrides=metric)
+        method |= {"evolve": 4, "proposer": f"{url}#reflector"}
+        evolved = tailor.fit(**parts, method=method, output=str(tmp_path / "run"), overrides=metric)
+    reflections = {body["model"] for body in script.answered if "new instruction" in body["messages"][-1]["content"]}
+    assert reflections == {"reflector"}
     shares = [run.evaluation["tasks"]["default"]["metrics"] for run in (seeds, evolved)]
     assert [next(iter(share.values()))["tuned"] for share in shares] == [0.0, 1.0]
     prompt = json.loads((tmp_path / "run" / "model" / "prompt.json").read_text())

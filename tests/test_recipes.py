@@ -14,6 +14,7 @@ from tailor.evaluation import proof
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 MUST_GAIN = {"full", "lora", "transfer", "instruction-single-turn", "instruction-multi-turn", "continued-pretraining"}
+SEARCH = ["method.candidates=3", "method.rows=16"]
 SHORT = ["train.max_steps=6", "train.epochs=auto", "evaluate.samples=12", "evaluate.max_new_tokens=4"]
 
 
@@ -23,11 +24,18 @@ def run_of(name: str, tmp_path: Path, overrides: list[str]) -> Any:
     )
 
 
+def shortened_part(values: dict[str, Any]) -> list[str]:
+    method = values.get("method")
+    searches = isinstance(method, dict) and method["name"] == "prompt"
+    return [*SHORT, *(SEARCH if searches else [])]
+
+
 def shortened(name: str) -> list[str]:
     values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     if "stages" in values:
-        return [f"stages.{place}.{change}" for place in range(1, len(values["stages"]) + 1) for change in SHORT]
-    return SHORT
+        parts = [(place, shortened_part(part)) for place, part in enumerate(values["stages"], 1)]
+        return [f"stages.{place}.{change}" for place, changes in parts for change in changes]
+    return shortened_part(values)
 
 
 def test_the_approaches_people_ask_for_are_there() -> None:

@@ -23,7 +23,9 @@ def fit(
     ] = None,
     base: Base = None,
     data: Annotated[str | None, typer.Option(help="What to learn from.")] = None,
-    method: Annotated[str | None, typer.Option(help="lora, full, head, adapter, prefix, soft_prompt, ia3 or prompt.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="lora, full, head, adapter, prefix, soft_prompt, ia3 or prompt.")
+    ] = None,
     columns: Columns = None,
     output: Annotated[str | None, typer.Option(help="The run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,

@@ -51,7 +51,7 @@ class RunError(TailorError):
 
 
 class BudgetSpent(TailorError):
-    """What a model behind an API may be asked for is used up; answers that were paid for are kept."""
+    """What a model may be asked for is used up; answers that were paid for are kept."""
 
     def __init__(self, message: str, where: str, fix: str) -> None:
         super().__init__(message, where=where, fix=fix, code="budget_spent")

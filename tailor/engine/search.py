@@ -24,13 +24,13 @@ from tailor.engine.guard import StopRequest
 from tailor.engine.logs import Logs
 from tailor.engine.loop import Job, Outcome
 from tailor.engine.proposals import POOL, Candidate, Demonstrations, first_candidates, variations
+from tailor.engine.space import FOLDER
 from tailor.evaluation.choosing import deciding
 from tailor.evaluation.compare import compare
 from tailor.evaluation.generators import cost_of
 from tailor.evaluation.scorers import LIKELIHOODS
 from tailor.evaluation.written import answers_to, asked_of
 
-FOLDER = "search"
 BEST = f"{FOLDER}/best.json"
 SCORED = f"{FOLDER}/scored.json"
 BOOTSTRAPPED = 64
@@ -42,10 +42,6 @@ RESAMPLES = 400
 PROOF_ROWS = 16
 EMPTY = ("N/A", "", "[MASK]")
 """Inputs that ask nothing (Zhao et al. 2021)."""
-
-
-class Spent(Exception):
-    """The budget is used up."""
 
 
 @dataclass
@@ -67,8 +63,12 @@ def fit(job: Job) -> Outcome:
         try:
             try:
                 search.run()
-            except (Spent, BudgetSpent) as spent:
+            except BudgetSpent as spent:
+                if len(search.bare.answers) < len(search.dev):
+                    raise
                 job.reporter.say(f"the search ends here: {spent}")
+            seconds = time.perf_counter() - start
+            search.logs.timing({"step": len(search.tried), "seconds": seconds, "memory_bytes": job.place.peak_memory()})
             search.keep_scored()
         finally:
             job.attached.prompt = search.best.candidate.prompt
@@ -76,7 +76,7 @@ def fit(job: Job) -> Outcome:
     cost = search.cost()
     tokens = int(cost["prompt_tokens"] + cost["completion_tokens"])
     state = State(step=len(search.tried), tokens=tokens, supervised_tokens=int(cost["completion_tokens"]))
-    state.computed_tokens, state.seconds = tokens, time.perf_counter() - start
+    state.computed_tokens, state.seconds = tokens, seconds
     return Outcome(state, state.step, {"calls": int(cost["calls"]), "cost": cost["cost"], **search.figures()})
 
 
@@ -137,12 +137,11 @@ class Search:
         return answers_to(self.space.generator, objective, asked, self.limit)
 
     def check_budget(self, more: int) -> None:
-        """Raise `Spent` where so many more answers would go beyond the budget."""
-        cost, options = self.cost(), self.options
-        if options.max_calls is not None and cost["calls"] + more > options.max_calls:
-            raise Spent(f"{cost['calls']:.0f} of {options.max_calls} calls are made")
-        if options.max_cost is not None and cost["cost"] >= options.max_cost:
-            raise Spent(f"it has cost {cost['cost']:.2f} of {options.max_cost:.2f}")
+        """Raise `BudgetSpent` where so many more answers would go beyond the calls there are; the wire keeps to the cost."""
+        made, most = self.cost()["calls"], self.options.max_calls
+        if most is not None and made + more > most:
+            message = f"{made:.0f} of {most} calls are made, and the next look at dev takes {more}"
+            raise BudgetSpent(message, "method.max_calls", "raise it, or lower method.rows")
 
     def cost(self) -> dict[str, float]:
         """What has been paid, the proposer's part included."""
@@ -170,7 +169,9 @@ class Search:
         runners = list({one.prompt.digest(): self.entry(one) for one in candidates}.values())
         runners = [one for one in runners if len(one.answers) < len(self.dev)]
         sizes = self._sizes(len(runners))
-        total = sum(max(1, len(runners) >> place) for place in range(len(sizes)))
+        total, left = 0, len(runners)
+        for _ in sizes:
+            total, left = total + left, min(left, max(FINALISTS, left // 2))
         with self.job.reporter.progress("searching", total) as progress:
             for size in sizes:
                 for one in runners:
@@ -327,6 +328,9 @@ class Search:
         self.folder.write(SCORED, {"prompt": prompt.digest(), "rows": rows})
         table = [self._described(one) for one in self.ranked([one for one in self.tried.values() if one.answers])]
         table.sort(key=lambda one: -one["rows"])
+        for one in table:  # the pool is the same for all that retrieve, and long
+            if one["prompt"]["nearest"]:
+                one["prompt"]["demonstrations"] = f"the nearest of {len(one['prompt']['demonstrations'])} training rows"
         lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in table)
         write_text(self.job.folder / FOLDER / "prompts.jsonl", lines)
         self.logs.sync()

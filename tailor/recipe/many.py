@@ -120,7 +120,13 @@ class TasksRecipe(RecipeFile):
     def check_parts(self) -> None:
         """Every task reads as a recipe."""
         for name in self.tasks:
-            self.task(name, Path(self.output))
+            if self.task(name, Path(self.output)).gradient_method.asks:
+                raise RecipeError(
+                    "several tasks share weights, and this method moves none",
+                    where="method",
+                    fix="make each task a recipe of its own",
+                    code="no_such_pair",
+                )
 
     def described(self) -> list[str]:
         """The tasks."""

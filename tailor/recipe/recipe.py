@@ -245,6 +245,9 @@ def _anchor(values: dict[str, Any], root: Path) -> None:
     for key, short in (("base", "name"), ("data", "train")):
         if isinstance(values.get(key), str | list):
             values[key] = {short: values[key]}
+    method = values.get("method")
+    if isinstance(method, dict) and isinstance(method.get("proposer"), str):
+        method["proposer"] = _existing(method["proposer"], root)
     base, data, output = values.get("base"), values.get("data"), values.get("output")
     evaluate = values.get("evaluate")
     if isinstance(base, dict):

@@ -89,9 +89,11 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     train = prepared.splits["train"]
     steps = total_steps(resolved.train, len(train.store))
     tokens = train.tokens * steps * resolved.train.examples_per_batch // len(train.store)
+    amount = {"steps": steps, "tokens": tokens}
+    if resolved.gradient_method.asks:
+        amount = {"candidates": resolved.method.candidates}  # type: ignore[attr-defined]
     plan = {
-        "steps": steps,
-        "tokens": tokens,
+        **amount,
         "device": place.kind,
         "precision": place.precision,
         "reason": place.reason,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tailor.bases.loading import Source, find
-from tailor.compose import Prepared, asking, freeze_splits, load_dtype, make_base, output_of
+from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of
 from tailor.core.contracts import UNTRAINED, Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
 from tailor.core.examples import Origin, Text
@@ -16,6 +16,7 @@ from tailor.core.paths import PACKAGE
 from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
+from tailor.engine.space import asking
 from tailor.evaluation.answering import Asking, Held, answer_all
 from tailor.evaluation.choosing import choose_metrics
 from tailor.evaluation.compare import task_result
