@@ -23,6 +23,10 @@ class BaseOptions(Options):
         None, description="4bit: frozen weights in NF4 through bitsandbytes (QLoRA, with method: lora)"
     )
 
+    continue_adapter: bool = Field(
+        False, description="the adapter that this base ends in goes on being trained; false: it is merged first"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:

@@ -57,7 +57,7 @@ def evaluate_model(
 
 
 def _own(model: str) -> dict[str, Any]:
-    return {"name": model, "chat_template": None, "revision": None}
+    return {"name": model, "chat_template": None, "revision": None, "continue_adapter": False}
 
 
 def _below(model: str) -> str:

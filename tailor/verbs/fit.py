@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from tailor.bases.loading import BASE_FILE, LABELS_FILE, adapter_settings
+from tailor.bases.loading import BASE_FILE, LABELS_FILE, adapter_settings, folder_digest
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import RunError
 from tailor.core.paths import code_digest
@@ -125,8 +125,10 @@ def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
 
 def lock_of(prepared: Prepared, place: Place, data: Mapping[str, Any]) -> dict[str, Any]:
     """lock.json: digests of base, data and code; versions, threads, hardware."""
+    adapter = prepared.base.source.begun
+    begun = {"adapter": folder_digest(adapter)} if adapter else {}
     return {
-        "base": {"name": prepared.base.name, "digest": prepared.base.source.digest()},
+        "base": {"name": prepared.base.name, "digest": prepared.base.source.digest(), **begun},
         "data": dict(data),
         "code": code_digest(),
         "recipe": {"seed": prepared.recipe.train.seed},
