@@ -13,7 +13,7 @@ from tailor.bases.shared import SharedBase, save_head
 from tailor.compose import MERGED, Prepared, load_dtype, output_of, prepare
 from tailor.core import registry
 from tailor.core.contracts import Attached, EncodeOptions, OutputSpec
-from tailor.core.errors import RecipeError
+from tailor.core.errors import RecipeError, within
 from tailor.core.reporting import Reporter
 from tailor.data.mixed import MixedStore
 from tailor.engine.loop import Job
@@ -22,7 +22,7 @@ from tailor.engine.place import Place, Trackers
 from tailor.engine.settings import plan_of
 from tailor.methods.attached import ByGradient
 from tailor.objectives.mixture import Mixture
-from tailor.recipe.many import TasksRecipe
+from tailor.recipe.many import TASK_KEYS, TasksRecipe
 from tailor.recipe.recipe import Recipe
 
 HEADS_FOLDER = "heads"
@@ -61,7 +61,8 @@ def prepare_tasks(recipe: TasksRecipe) -> Tasks:
         )
     prepared = {}
     for name in recipe.tasks:
-        one = prepare(recipe.task(name, Path(recipe.output)))
+        with within(f"tasks.{name}", TASK_KEYS):
+            one = prepare(recipe.task(name, Path(recipe.output)))
         if one.objective.output.head == "tokens":
             raise RecipeError(
                 f"{one.objective.name} is learned through the base's own output layer, which has no second head beside it",

@@ -13,6 +13,7 @@ from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe, RecipeFile, checked, parse
 
 STAGE_KEYS = ("data", "objective", "method", "train", "evaluate")
+TASK_KEYS = ("data", "objective")
 
 
 class StagedRecipe(RecipeFile):

@@ -47,11 +47,8 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     if folder.finished:
         summary: dict[str, Any] = folder.read(SUMMARY)
         return summary
-    prepared = prepare(recipe)
-    check_metrics(prepared)
-    place = choose_place(recipe, prepared.base.source)
-    recipe = resolved_recipe(prepared, place)
-    prepared.recipe = recipe
+    prepared, place = settled(recipe)
+    recipe = prepared.recipe
     announce(prepared, place, reporter)
     _lock(folder, prepared, place)
     job = make_job(prepared, recipe, place, folder.path, reporter)
@@ -71,12 +68,24 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
 
 def dry_run(recipe: Recipe) -> dict[str, Any]:
     """What `run` would do: the resolved recipe, the data report, and the plan in steps and tokens."""
+    prepared, place = settled(recipe)
+    return {"recipe": prepared.recipe.as_dict(), **outlook(prepared, place)}
+
+
+def settled(recipe: Recipe) -> tuple[Prepared, Place]:
+    """A recipe checked as far as it can be without weights, every `auto` of its training a number, and its place."""
     prepared = prepare(recipe)
+    check_metrics(prepared)
     place = choose_place(recipe, prepared.base.source)
-    resolved = resolved_recipe(prepared, place)
-    train = prepared.splits["train"]
-    steps = total_steps(resolved.train, len(train.store))
-    tokens = train.tokens * steps * resolved.train.examples_per_batch // len(train.store)
+    prepared.recipe = resolved_recipe(prepared, place)
+    return prepared, place
+
+
+def outlook(prepared: Prepared, place: Place, steps: int | None = None) -> dict[str, Any]:
+    """The data report, and the plan: how many steps (where not given, those of the recipe) and tokens, and where."""
+    train, options = prepared.splits["train"], prepared.recipe.train
+    steps = total_steps(options, len(train.store)) if steps is None else steps
+    tokens = train.tokens * steps * options.examples_per_batch // len(train.store)
     plan = {
         "steps": steps,
         "tokens": tokens,
@@ -84,7 +93,7 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
         "precision": place.precision,
         "reason": place.reason,
     }
-    return {"recipe": resolved.as_dict(), "data_report": data_report(prepared), "plan": plan}
+    return {"data_report": data_report(prepared), "plan": plan}
 
 
 def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
