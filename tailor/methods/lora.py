@@ -15,6 +15,9 @@ from tailor.core.errors import RecipeError
 from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay
 from tailor.recipe.methods import LoraOptions
 
+POOLERS = ("pooler", "pooler.dense")
+"""Where token states are read, a stock model has a pooler that ours lacks: who loads the folder is to lay nothing on it."""
+
 
 class Lora:
     """Low-rank updates W + (alpha / rank) B A, with B = 0 at the start, so that step 0 is the base."""
@@ -61,7 +64,7 @@ class Lora:
             target_parameters=parameters or None,
             rank_pattern=ranks,
             alpha_pattern={name: self._alpha(rank) for name, rank in ranks.items()},
-            exclude_modules=_routers(base.model) or None,
+            exclude_modules=[*_routers(base.model), *(POOLERS if base.head == "embedding" else ())] or None,
             modules_to_save=heads or None,
             task_type=TASKS[base.head],
         )
