@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tiny import copies, in_this_process, largest_difference, make_recipe, prepare_job, rows_of, write_rows
+from tiny import copies, in_this_process, largest_difference, make_recipe, prepare_job, rows_of, save_llama, write_rows
 from transformers import AutoModelForCausalLM
 
 from tailor.bases.loading import find
+from tailor.cli.main import main
 from tailor.core.errors import BaseError, RecipeError
 from tailor.core.reporting import Reporter
 from tailor.engine.loop import fit
@@ -196,6 +197,33 @@ def test_a_changed_adapter_is_noticed_on_resume(llama: Path, tmp_path: Path) -> 
     first = fitted(llama, tmp_path, "instruction", method)
     second = fitted(first, tmp_path, "chat", method, "second", continue_adapter=True)
     assert json.loads((second / "lock.json").read_text())["base"]["adapter"]
+
+
+def test_a_wrong_base_is_refused_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its digest, whatever is asked of the run: one line, code 2, and nothing is trained."""
+    base = save_llama(tmp_path / "base")
+    first = fitted(base, tmp_path, "instruction", {"name": "lora", "rank": 4})
+    other = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        other.model.norm.weight.add_(1)
+    other.save_pretrained(base)
+    data = file(tmp_path, "instruction")
+    tune = ["fit", "--base", str(first), "--data", data, "--method", "lora", "method.rank=4", "--output"]
+    for words in (
+        ["generate", str(first), "--prompt", "the stone"],
+        ["evaluate", str(first)],
+        ["evaluate", str(first / "model"), "--data", data],
+        [*tune, str(tmp_path / "second")],
+        [*tune, str(tmp_path / "third"), "base.continue_adapter=true"],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        out, err = capsys.readouterr()
+        last = err.strip().splitlines()[-1]
+        assert end.value.code == 2, (words, out, err)
+        assert "made on another base" in last, (words, err)
+        assert "Traceback" not in err
+    assert not [file for name in ("second", "third") for file in (tmp_path / name).glob("metrics.jsonl")]
 
 
 def test_names_are_found_under_another_trunk() -> None:

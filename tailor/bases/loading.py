@@ -138,7 +138,7 @@ class Source:
 
     def verify(self) -> None:
         """Raise where an adapter lies on another base than the one that its folder records."""
-        for place, adapter in enumerate(self.adapters):
+        for place, adapter in enumerate([*self.adapters, *([str(self.begun)] if self.begun else [])]):
             recorded = recorded_base(Path(adapter))
             if recorded and recorded["digest"] != self._digest(self.adapters[:place]):
                 raise BaseError(
