@@ -106,9 +106,9 @@ def amazon(data: Path, out: Path) -> dict[str, Any]:
                 "data": {"train": unlabelled, "max_length": 128},
                 "objective": "language",
                 "method": "full",
-                "train": {"epochs": 2, "learning_rate": 1e-4},
+                "train": {"epochs": 1, "learning_rate": 1e-4},
             },
-            {"data": {"train": books, "dev": 0.1, "test": kitchen, "max_length": 128}, **task},
+            {"data": {"train": books, "dev": 0.1, "test": kitchen, "max_length": 96}, **task},
         ],
     )
     return figures(run)
@@ -141,7 +141,7 @@ def several(data: Path, out: Path) -> dict[str, Any]:
         tasks=tasks,
         mixing={"temperature": 2, "single": True},
         method="full",
-        train={"max_steps": 600, "learning_rate": 2e-4, "patience": None},
+        train={"max_steps": 480, "learning_rate": 2e-4, "patience": None},
     )
     return figures(run) | {"shares": run.summary["train"]["tasks"]}
 

@@ -19,11 +19,11 @@ from tailor.recipe.recipe import Recipe, RecipeFile, override, read_recipe
 
 RECIPES = (".yaml", ".yml")
 CARRIED_BY = {
-    Recipe: "tailor.verbs.fit:run",
-    StagedRecipe: "tailor.verbs.stages:run",
-    TasksRecipe: "tailor.verbs.tasks:run",
+    Recipe: "tailor.verbs.fit",
+    StagedRecipe: "tailor.verbs.stages",
+    TasksRecipe: "tailor.verbs.tasks",
 }
-"""Kinds of recipes, and what carries them through."""
+"""Kinds of recipes, and what plans them and carries them through."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ def fit(
 ) -> Run:
     """Carry a recipe (or data, or `base=`, `data=`, `method=`) through training, proof, evaluation and report."""
     recipe = make_recipe(what, resume=resume, reporter=reporter, **parts)
-    registry.resolve(CARRIED_BY[type(recipe)])(recipe, resume=resume, reporter=reporter or Reporter(quiet=True))
+    carry = registry.resolve(f"{CARRIED_BY[type(recipe)]}:run")
+    carry(recipe, resume=resume, reporter=reporter or Reporter(quiet=True))
     return Run(Path(recipe.output))
 
 
@@ -252,10 +253,8 @@ def examples(data: Any, *, base: str | None, columns: Mapping[str, str], count: 
 
 
 def plan_fit(recipe: AnyRecipe) -> dict[str, Any]:
-    """What `fit` would do: the resolved recipe, the data report and the plan; nothing is trained or written."""
-    if not isinstance(recipe, Recipe):
-        return {"recipe": recipe.as_dict()}
-    return registry.resolve("tailor.verbs.fit:dry_run")(recipe)  # type: ignore[no-any-return]
+    """What `fit` would do: the resolved recipe, data report and plan (of each stage or task); nothing is written."""
+    return registry.resolve(f"{CARRIED_BY[type(recipe)]}:dry_run")(recipe)  # type: ignore[no-any-return]
 
 
 def needs_download(recipe: AnyRecipe) -> bool:

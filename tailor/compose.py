@@ -1,5 +1,6 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import torch
 
-from tailor.bases.loading import Source, find
+from tailor.bases.loading import LABELS_FILE, Source, find, find_trained
+from tailor.bases.weights import brought_along
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
@@ -113,7 +115,7 @@ class Prepared:
 
 def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     """Read the data, find the base, choose the objective, encode every split; all refusals are listed at once."""
-    source = find(recipe.base)
+    source = find_trained(recipe.base)
     check_base(source)
     loaded = load_data(recipe, source.family, root)
     objective = make_objective(recipe, loaded, source)
@@ -415,11 +417,14 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
     base.load(output, load_dtype(recipe, place, base.source))
     if base.source.adapters:
         base.save(base.model, folder / MERGED)
-    freeze_splits(prepared, output, place, SPLITS, reporter)
-    if base.new_head and prepared.objective.fits_head:
+    freeze_splits(_as_it_begins(prepared, output, place), output, place, SPLITS, reporter)
+    if base.new_head and prepared.objective.fits_head and not _head_begun(base):
         _first_head(prepared, output, place, folder, reporter).into_base(recipe.train)
     torch.manual_seed(recipe.train.seed)
     attached = method.attach(base, output)
+    if base.source.begun:
+        same = labels_beside(base.source.begun) == output.labels
+        attached.begin_with(base.source.begun, same_head=same)
     if base.packing is not None and base.packing.mode == "padded":
         reporter.say(f"{base.name} trains unpacked: {base.packing.reason}")
     attached.model.to(place.device)
@@ -457,6 +462,28 @@ def _proposer(recipe: Recipe, place: Place) -> Any:
     base = registry.load("base", source.family)(source, EncodeOptions())
     base.load(OutputSpec("tokens"), load_dtype(recipe, place, source))
     return base
+
+
+def _as_it_begins(prepared: Prepared, output: OutputSpec, place: Place) -> Prepared:
+    """With the model as it is before training: the loaded base, and on it the adapter that goes on being trained."""
+    if prepared.base.source.begun is None or not prepared.objective.needs_frozen:
+        return prepared
+    source = find(prepared.recipe.base)
+    base = registry.load("base", source.family)(source, prepared.base.options)
+    base.load(output, load_dtype(prepared.recipe, place, source))
+    return replace(prepared, base=base)
+
+
+def _head_begun(base: Any) -> bool:
+    """Whether the adapter that goes on being trained brings the head that its base lacks."""
+    begun = base.source.begun
+    return begun is not None and set(base.head_parameters()) <= set(brought_along(begun))
+
+
+def labels_beside(adapter: Path) -> tuple[str, ...]:
+    """The names of the outputs of the head that was saved with an adapter."""
+    file = adapter / LABELS_FILE
+    return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else ()
 
 
 def _first_head(prepared: Prepared, output: OutputSpec, place: Place, folder: Path, reporter: Reporter) -> FirstHead:

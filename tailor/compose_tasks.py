@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -13,16 +13,16 @@ from tailor.bases.shared import SharedBase, save_head
 from tailor.compose import MERGED, Prepared, load_dtype, output_of, prepare
 from tailor.core import registry
 from tailor.core.contracts import Attached, EncodeOptions, OutputSpec
-from tailor.core.errors import RecipeError
-from tailor.core.prompts import Prompt
+from tailor.core.errors import RecipeError, within
 from tailor.core.reporting import Reporter
 from tailor.data.mixed import MixedStore
 from tailor.engine.loop import Job
 from tailor.engine.order import TaskOrder, task_shares
 from tailor.engine.place import Place, Trackers
 from tailor.engine.settings import plan_of
+from tailor.methods.attached import ByGradient
 from tailor.objectives.mixture import Mixture
-from tailor.recipe.many import TasksRecipe
+from tailor.recipe.many import TASK_KEYS, TasksRecipe
 from tailor.recipe.recipe import Recipe
 
 HEADS_FOLDER = "heads"
@@ -53,9 +53,16 @@ class Tasks:
 
 def prepare_tasks(recipe: TasksRecipe) -> Tasks:
     """Every task's data; raises where a task cannot stand on a shared trunk."""
+    if recipe.base.continue_adapter:
+        raise RecipeError(
+            "an adapter goes on being trained for one task: several share a trunk that it is merged into",
+            where="base.continue_adapter",
+            fix="leave it out",
+        )
     prepared = {}
     for name in recipe.tasks:
-        one = prepare(recipe.task(name, Path(recipe.output)))
+        with within(f"tasks.{name}", TASK_KEYS):
+            one = prepare(recipe.task(name, Path(recipe.output)))
         if one.objective.output.head == "tokens":
             raise RecipeError(
                 f"{one.objective.name} is learned through the base's own output layer, which has no second head beside it",
@@ -86,15 +93,12 @@ def task_output(prepared: Prepared) -> OutputSpec:
     return replace(output, pooling="mean") if output.head == "labels" else output
 
 
-class AttachedTasks:
+class AttachedTasks(ByGradient):
     """A method on the shared trunk, and every task's head trained in full beside it."""
 
     def __init__(self, base: SharedBase, trunk: Attached | None, tasks: Tasks) -> None:
-        self.base, self.trunk, self.tasks = base, trunk, tasks
-        self.model = base.model
-        self.driver: Literal["gradient", "solve", "search"] = "gradient"
-        self.prompt: Prompt | None = None
-        self.linear: torch.nn.Linear | None = None
+        super().__init__(base, base.model)  # type: ignore[arg-type]  # its encoders are the tasks' own
+        self.shared, self.trunk, self.tasks = base, trunk, tasks
         own = set(base.head_parameters())
         moving = {id(value) for value in trunk.trainable().values()} if trunk else set()
         if moving - {id(value) for value in self.model.parameters()}:
@@ -116,7 +120,7 @@ class AttachedTasks:
     def train_mode(self) -> None:
         """Heads learn; the trunk as its method has it, without dropout where it is frozen."""
         self.model.train()
-        self.base.trunk.model.eval()
+        self.shared.trunk.model.eval()
         if self.trunk:
             self.trunk.train_mode()
 
@@ -142,12 +146,12 @@ class AttachedTasks:
         if self.trunk:
             self.trunk.save(folder)
         else:
-            self.base.trunk.save(self.base.trunk.model, folder)
-        trunk = self.base.trunk.model
-        for name, base in self.base.tasks.items():
+            self.shared.trunk.save(self.shared.trunk.model, folder)
+        trunk = self.shared.trunk.model
+        for name, base in self.shared.tasks.items():
             target = folder / HEADS_FOLDER / name
             save_head(base.model, trunk, target)
-            output, recipe = self.base.outputs[name], self.tasks.prepared[name].recipe
+            output, recipe = self.shared.outputs[name], self.tasks.prepared[name].recipe
             (target / LABELS_FILE).write_text(json.dumps(list(output.labels), ensure_ascii=False), encoding="utf-8")
             description = {"trunk": "../..", "head": output.head, "pooling": output.pooling}
             (target / HEAD_DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")

@@ -14,22 +14,32 @@ from tiny import (
     SMALL,
     VOCABULARY,
     copies,
+    in_this_process,
     load_causal,
     random_features,
+    rows_of,
     save_base,
     stock_gradients,
     token_job,
     tokenizer,
     trained_gradients,
+    write_rows,
 )
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PretrainedConfig
 
 from tailor.bases.packing import IMPLEMENTATION, PROBED_WINDOW, Packing, measure
 from tailor.core.errors import RecipeError
+from tailor.core.reporting import Reporter
 from tailor.engine.loop import fit
-from tailor.recipe.methods import FullOptions, LoraOptions
+from tailor.evaluation import proof
+from tailor.nn.bottleneck import read_adapter
+from tailor.recipe.methods import AdapterOptions, FullOptions, LoraOptions, MethodOptions, PrefixOptions
+from tailor.recipe.recipe import parse
+from tailor.verbs.fit import run
 
 EXACT = 1e-5
+MOST = 0.9
+"""Of the weights that multiply activations, those of experts among them; a router may be left out."""
 LENGTHS = (5, 40, 3, 17, 29, 2, 11, 70)
 WINDOW = 12
 
@@ -58,11 +68,12 @@ VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "n
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A config, how its rows are laid out, and how much of it LoRA reaches (PEFT knows some fused experts, not all)."""
+    """A config, how its rows are laid out, whether LoRA fits it, and the least share of it that LoRA reaches."""
 
     config: Callable[[], PretrainedConfig]
     mode: str = "segments"
     lora: str = "most"
+    share: float = MOST
 
 
 ARCHITECTURES = {
@@ -98,7 +109,8 @@ ARCHITECTURES = {
         lambda: t.Gemma3Config(
             text_config=t.Gemma3TextConfig(**SLIDING).to_dict(),
             vision_config={**VISION, "image_size": 28, "patch_size": 14},
-        )
+        ),
+        share=0.6,  # the vision part's patches and projector are no linear layers
     ),
     "gemma4": Architecture(
         lambda: t.Gemma4TextConfig(
@@ -106,15 +118,14 @@ ARCHITECTURES = {
         )
     ),
     "gpt-oss, sinks": Architecture(
-        lambda: t.GptOssConfig(**SLIDING, num_local_experts=4, num_experts_per_tok=2), "padded", lora="partial"
+        lambda: t.GptOssConfig(**SLIDING, num_local_experts=4, num_experts_per_tok=2), "padded"
     ),
     "llama4, chunks": Architecture(
         lambda: t.Llama4TextConfig(
             **SHAPED,
             **{"intermediate_size_mlp": 48, "num_local_experts": 4, "attention_chunk_size": 32, "moe_layers": [1]},
             layer_types=["chunked_attention", "full_attention"],
-        ),
-        lora="partial",
+        )
     ),
     "phi": Architecture(lambda: t.PhiConfig(**GROUPED)),
     "phi3": Architecture(lambda: t.Phi3Config(**GROUPED, pad_token_id=0, bos_token_id=1, eos_token_id=2)),
@@ -197,13 +208,14 @@ def test_two_steps_of_training_are_saved_for_stock_classes(
     built: tuple[Architecture, Path], tmp_path: Path, method: str
 ) -> None:
     architecture, folder = built
-    lora = LoraOptions(rank=4, allow_partial=architecture.lora == "partial")
+    lora = LoraOptions(rank=4)
     features = random_features(LENGTHS)
     if method == "lora" and architecture.lora == "refused":
         with pytest.raises(RecipeError, match="LoRA does not fit this base"):
             token_job(load_causal(folder), lora, features, tmp_path)
         return
     job = token_job(load_causal(folder), lora if method == "lora" else FullOptions(), features, tmp_path, steps=2)
+    assert job.attached.notes().get("adapted_share", 1.0) > architecture.share
     start = copies(job.attached.trainable())
     fit(job)
     moved = copies(job.attached.trainable())
@@ -222,13 +234,34 @@ def test_two_steps_of_training_are_saved_for_stock_classes(
 
 def test_lora_that_would_miss_fused_experts_says_so(tmp_path: Path) -> None:
     folder = save_base(tmp_path / "base", ARCHITECTURES["gpt-oss, sinks"].config(), AutoModelForCausalLM, tokenizer())
-    base = load_causal(folder)
+    some = ["q_proj", "k_proj", "v_proj", "o_proj"]
     with pytest.raises(RecipeError, match=r"reaches only .* of this base's linear weights") as raised:
-        token_job(base, LoraOptions(), random_features(LENGTHS), tmp_path)
+        token_job(load_causal(folder), LoraOptions(targets=some), random_features(LENGTHS), tmp_path)
     assert raised.value.code == "adapted_share"
     assert "method.allow_partial=true" in raised.value.fix
-    allowed = token_job(load_causal(folder), LoraOptions(allow_partial=True), random_features(LENGTHS), tmp_path)
-    assert 0 < allowed.attached.notes()["adapted_share"] < 0.5
+    allowed = LoraOptions(targets=some, allow_partial=True)
+    job = token_job(load_causal(folder), allowed, random_features(LENGTHS), tmp_path)
+    assert 0 < job.attached.notes()["adapted_share"] < 0.5
+    for options, where in ((LoraOptions(dora=True), "method.dora"), (LoraOptions(dropout=0.1), "method.dropout")):
+        with pytest.raises(RecipeError, match="fused experts") as raised:
+            token_job(load_causal(folder), options, random_features(LENGTHS), tmp_path)
+        assert raised.value.where == where
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe", "deepseek-v3", "gpt-oss, sinks"])
+def test_lora_on_experts_is_proved_by_stock_libraries(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved, laid on by PEFT's own loading, merged, and held against the base."""
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
+    folder = save_base(tmp_path / "base", ARCHITECTURES[name].config(), AutoModelForCausalLM, tokenizer())
+    data = write_rows(tmp_path / "rows.jsonl", rows_of("instruction"))
+    train = {"max_steps": 4, "learning_rate": 1e-2, "precision": "fp32"}
+    settings = {"data": {"train": str(data), "dev": 0, "test": 0.2}, "evaluate": {"max_new_tokens": 2, "samples": 2}}
+    recipe = parse({"base": str(folder), "method": "lora", "train": train, "output": str(tmp_path / "run"), **settings})
+    answer = run(recipe, resume=False, reporter=Reporter(quiet=True))
+    assert answer["proof"]["passed"], answer["proof"]
+    assert answer["train"]["adapted_share"] > MOST
 
 
 # What is measured
@@ -291,3 +324,45 @@ def test_rows_beyond_what_was_looked_past_are_padded() -> None:
     assert [found.mode_for((20, length)) for length in (wide, wide + 1)] == ["segments", "padded"]
     assert found.groups((20, wide + 1, wide, 30), 10_000) == [[0, 2, 3], [1]]
     assert Packing("segments", 0.0).mode_for((10**6,)) == "segments"
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt-oss, sinks", "deepseek-v3", "llama4, chunks"])
+def test_an_adapter_follows_experts_as_a_whole(name: str, tmp_path: Path) -> None:
+    """Bit for bit the base at the start, in the part of each block that routes; what learns is all of it."""
+    folder = save_base(tmp_path / "base", ARCHITECTURES[name].config(), AutoModelForCausalLM, tokenizer())
+    job = token_job(load_causal(folder), AdapterOptions(bottleneck=4), random_features(LENGTHS), tmp_path, steps=2)
+    parts = {layer.rpartition("/")[2] for layer in job.attached.model.bottlenecks}
+    assert parts & {"mlp", "feed_forward"}
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    row = torch.tensor([[1, *range(20, 50)]])
+    with torch.no_grad():
+        assert torch.equal(job.attached.model.eval()(input_ids=row).logits, stock(input_ids=row).logits)
+    start = copies(job.attached.trainable())
+    fit(job)
+    moved = copies(job.attached.trainable())
+    assert all(any(not torch.equal(start[key], moved[key]) for key in start if part in key) for part in parts)
+    (tmp_path / "model").mkdir()
+    job.attached.save(tmp_path / "model")
+    again = read_adapter(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), tmp_path / "model").eval()
+    with torch.no_grad():
+        ours = job.attached.model.eval()(input_ids=row).logits
+        assert float((ours - again(input_ids=row).logits).abs().max()) < EXACT
+        assert not torch.equal(ours, stock(input_ids=row).logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("qwen3-next", PrefixOptions(tokens=3), "layer 0 of this base keeps one state for all earlier tokens"),
+        ("lfm2, convolutions", PrefixOptions(tokens=3), "layer 0 of this base keeps one state for all earlier tokens"),
+        ("mamba", PrefixOptions(tokens=3), "this base's layers keep one state for all earlier tokens"),
+        ("qwen3.5", AdapterOptions(bottleneck=4), r"the block model\.layers\.0 has no attention"),
+    ],
+)
+def test_what_a_hybrid_has_no_place_for_is_refused_with_the_reason(
+    name: str, options: MethodOptions, reason: str, tmp_path: Path
+) -> None:
+    folder = save_base(tmp_path / "base", ARCHITECTURES[name].config(), AutoModelForCausalLM, tokenizer())
+    with pytest.raises(RecipeError, match=reason) as raised:
+        token_job(load_causal(folder), options, random_features(LENGTHS), tmp_path)
+    assert raised.value.code == "no_such_pair"

@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import InterruptingReporter, copies, rows_of, write_rows
+from tiny import InterruptingReporter, copies, in_this_process, rows_of, write_rows
 
 import tailor
 from tailor.bases.loading import find
 from tailor.compose import choose_place
 from tailor.compose_tasks import Tasks, make_tasks_job, prepare_tasks
-from tailor.core.errors import Interrupted, RecipeError
+from tailor.core.errors import Interrupted, RecipeError, TailorError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import made_by
 from tailor.engine.loop import Job, dev_batches, fit
 from tailor.engine.order import TaskOrder, batch_indices, task_shares
+from tailor.evaluation import proof
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.many import StagedRecipe, TasksRecipe, parse_any
 from tailor.recipe.recipe import override
@@ -28,6 +29,12 @@ from tailor.verbs.fit import run
 
 QUIET = Reporter(quiet=True)
 TRAIN = {"max_steps": 4, "examples_per_batch": 8, "learning_rate": 3e-3, "precision": "fp32", "checkpoint_every": 1}
+
+
+@pytest.fixture(autouse=True)
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a fresh process proves is proved in this one; the slow test of the shipped recipes waits for real ones."""
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
 
 
 def file(tmp_path: Path, form: str, count: int = 40) -> str:
@@ -227,8 +234,8 @@ def test_stages_end_with_the_last_ones_model_and_what_the_first_was_worth(llama:
     recipe = staged_recipe(llama, tmp_path)
     answer = stages.run(recipe, resume=False, reporter=QUIET)
     top, last = Path(recipe.output), made_by(Path(recipe.output))
-    assert last == top / "stages" / "2-single"
-    assert answer["stages"] == ["1-language", "2-single"]
+    assert last == top / "stages" / "2-classification"
+    assert answer["stages"] == ["1-language", "2-classification"]
     assert answer["proof"]["passed"]
     assert answer["evaluation"]["without_earlier_stages"]["default"]["baseline"] == "without_earlier_stages"
     for name in ("lock.json", "metrics.jsonl", "proof.json", "README.md", "model/adapter_config.json"):
@@ -243,7 +250,7 @@ def test_the_second_stage_begins_where_the_first_ended(llama: Path, tmp_path: Pa
     recipe = staged_recipe(llama, tmp_path, compare=False)
     stages.run(recipe, resume=False, reporter=QUIET)
     folder = Path(recipe.output) / "stages"
-    lock = json.loads((folder / "2-single" / "lock.json").read_text())
+    lock = json.loads((folder / "2-classification" / "lock.json").read_text())
     assert lock["base"]["name"] == "1-language"
     assert not (Path(recipe.output) / "without").exists()
 
@@ -255,6 +262,92 @@ def test_stages_that_are_stopped_go_on(llama: Path, tmp_path: Path) -> None:
     answer = stages.run(recipe, resume=True, reporter=QUIET)
     assert answer["status"] == "done"
     assert answer["train"]["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"data": {"train": "nowhere.jsonl"}}, "nowhere.jsonl"),
+        ({"data": {"columns": {"text": "no_such_column"}}}, "columns"),
+        ({"evaluate": {"primary": "rouge_l"}}, "stages.2.evaluate"),
+        ({"objective": "similarity", "form": "triplet"}, "stages.2.objective"),
+        ({"method": "prefix", "base": "bert"}, "stages.2.method"),
+    ],
+)
+def test_what_is_wrong_with_a_later_stage_is_said_before_the_first_trains(
+    llama: Path, bert: Path, tmp_path: Path, change: dict[str, Any], where: str
+) -> None:
+    change = dict(change)
+    form, base = change.pop("form", "single"), bert if change.pop("base", "") else llama
+    rows = {"train": file(tmp_path, form), **change.pop("data", {})}
+    second = {"method": "lora", "train": TRAIN, **change, "data": rows}
+    first = {"data": file(tmp_path, "language"), "method": "full", "train": TRAIN}
+    recipe = staged_recipe(base, tmp_path, stages=[first, second])
+    with pytest.raises(TailorError) as raised:
+        stages.run(recipe, resume=False, reporter=QUIET)
+    assert where in raised.value.where
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_what_cannot_be_merged_is_followed_by_its_own_kind_alone(llama: Path, tmp_path: Path) -> None:
+    part = {"data": file(tmp_path, "instruction"), "objective": "instruction", "train": TRAIN}
+    parts = [{**part, "method": {"name": "prefix", "tokens": 4}}, {**part, "method": "lora"}]
+    with pytest.raises(RecipeError, match="cannot be merged") as raised:
+        stages.run(staged_recipe(llama, tmp_path, stages=parts), resume=False, reporter=QUIET)
+    assert raised.value.where == "stages.2.method"
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_a_dry_run_shows_every_part_and_writes_nothing(bert: Path, llama: Path, tmp_path: Path) -> None:
+    staged, several = staged_recipe(llama, tmp_path), tasks_recipe(bert, tmp_path, train={**TRAIN, "max_steps": 12})
+    shown = tailor.api.plan_fit(staged)
+    assert list(shown["stages"]) == ["1-language", "2-classification"]
+    tasks = tailor.api.plan_fit(several)["tasks"]
+    assert list(tasks) == ["colour", "names"]
+    for part in (*shown["stages"].values(), *tasks.values()):
+        assert part["data_report"]["rows"]["used"] > 0
+        assert part["plan"]["steps"] > 0
+    assert sum(part["plan"]["steps"] for part in tasks.values()) == 12
+    assert not Path(staged.output).exists()
+    assert all(stage["train"]["learning_rate"] == 3e-3 for stage in shown["recipe"]["stages"])
+
+
+def settings_of(values: Any) -> list[Any]:
+    """The training, data and method settings of every part."""
+    parts = values.get("stages") or [*values["tasks"].values(), values]
+    return [part[key] for part in parts for key in ("train", "data", "objective", "method") if key in part]
+
+
+RULES = {"dev", "test", "thinking", "head"}
+"""Settings that stay rules, in a recipe of one part too: what they mean depends on the rows alone."""
+
+
+def unsettled(value: Any, key: str = "") -> list[str]:
+    if isinstance(value, dict):
+        return [name for inner, some in value.items() for name in unsettled(some, inner)]
+    return [key] if value == "auto" and key not in RULES else []
+
+
+@pytest.mark.parametrize("kind", ["stages", "tasks"])
+def test_the_recipe_at_the_top_is_settled_and_gives_the_same_whole(
+    bert: Path, llama: Path, tmp_path: Path, kind: str
+) -> None:
+    train = {"max_steps": 4, "examples_per_batch": 8}
+    if kind == "stages":
+        first = {"data": file(tmp_path, "language"), "method": "full", "train": train}
+        second = {"data": file(tmp_path, "single"), "method": "lora", "train": train}
+        recipe: Any = staged_recipe(llama, tmp_path, stages=[first, second], compare=False)
+    else:
+        recipe = tasks_recipe(bert, tmp_path, train=train)
+    whole = tailor.fit(recipe).path
+    kept = yaml.safe_load((whole / "recipe.yaml").read_text())
+    assert [name for part in settings_of(kept) for name in unsettled(part)] == []
+    again = tailor.fit(whole / "recipe.yaml", output=str(tmp_path / "again")).path
+    for name in ("metrics.jsonl", "model/model.safetensors", "model/adapter_model.safetensors"):
+        assert (whole / name).exists() == (again / name).exists()
+        if (again / name).exists():
+            assert (whole / name).read_bytes() == (again / name).read_bytes()
 
 
 # --- what was found wrong once ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import make_recipe, prepare_job, rows_of, write_rows
+from tiny import in_this_process, make_recipe, prepare_job, rows_of, write_rows
 from transformers import AutoModel, AutoTokenizer
 
 from tailor import api
@@ -18,10 +18,12 @@ from tailor.core.errors import DataError, RowRefused
 from tailor.core.examples import Origin, Pair, Row
 from tailor.core.reporting import Reporter
 from tailor.data.columns import Form, recognise
+from tailor.evaluation import proof
 from tailor.evaluation.scorers import METRICS
 from tailor.nn.losses import cosent_sum
 from tailor.objectives.similarity import Similarity
 from tailor.recipe.objectives import SimilarityOptions
+from tailor.recipe.recipe import parse
 from tailor.verbs.fit import run
 
 HERE = Origin("rows.jsonl", 1)
@@ -99,6 +101,49 @@ def test_cosent_is_its_sum_over_pairs() -> None:
     assert float(alike.total.detach()) == 0
     assert flat.grad is not None
     assert torch.equal(flat.grad, torch.zeros(2))
+
+
+@pytest.mark.parametrize("scored", ["cosine", "order"])
+def test_scored_pairs_are_learned_by_their_cosines(bert: Path, tmp_path: Path, scored: str) -> None:
+    """Loss and gradient of a batch against pairs taken one by one through the stock class."""
+    rows = [{"sentence1": x["anchor"], "sentence2": x["positive"], "score": n / 3} for n, x in enumerate(PAIRS)]
+    objective = {"name": "similarity", "scored": scored}
+    recipe = make_recipe(
+        bert, write_rows(tmp_path / "s.jsonl", rows), tmp_path / "run", objective=objective, method="full"
+    )
+    _, job = prepare_job(recipe)
+    batch = job.base.collate([job.train[index] for index in range(len(rows))], job.output)
+    job.attached.model.eval()
+    loss = job.objective.loss(job.base.forward(job.attached.model, batch), batch)
+    loss.total.backward()  # type: ignore[no-untyped-call]
+    stock = AutoModel.from_pretrained(bert).eval()
+    found = []
+    for index in range(len(rows)):
+        first, second = (stock(torch.tensor([ids])).last_hidden_state[0].mean(0) for ids in job.train[index].sequences)
+        found.append((torch.cosine_similarity(first, second, dim=0), job.train[index].target))
+    if scored == "cosine":
+        expected = torch.stack([(cosine - score) ** 2 for cosine, score in found]).sum()
+    else:
+        wrong = [(20 * (a - b)).exp() for a, lower in found for b, higher in found if lower < higher]
+        expected = len(rows) * torch.stack(wrong).sum().log1p()
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert loss.weight == len(rows)
+    assert float(loss.total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    book = {name: value.grad for name, value in stock.named_parameters() if value.grad is not None}
+    own = {name: value.grad for name, value in job.attached.model.named_parameters() if value.grad is not None}
+    assert set(own) == set(book)
+    assert max(float((own[name] - book[name]).abs().max()) for name in own) < 1e-5 * max(1.0, float(expected.detach()))
+
+
+def test_lora_under_vectors_is_proved_beside_a_pooler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stock class draws a pooler that the vectors do not need, and no part of the adapter is missed in it."""
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
+    train = {"max_steps": 3, "examples_per_batch": 8}
+    rows = [{"sentence1": "a red stone", "sentence2": f"stone {n}", "score": n % 3 / 2} for n in range(40)]
+    data = write_rows(tmp_path / "s.jsonl", rows)
+    values = {"base": "pocket:bert", "data": str(data), "objective": "similarity", "method": "lora", "train": train}
+    answer = run(parse({**values, "output": str(tmp_path / "run")}), resume=False, reporter=Reporter(quiet=True))
+    assert answer["proof"]["passed"], answer["proof"]
 
 
 def test_a_rank_counts_the_texts_that_are_wrong_and_as_near() -> None:
@@ -199,7 +244,7 @@ def test_a_run_gives_vectors_that_stock_classes_give_too(bert: Path, tmp_path: P
 
 
 def test_a_single_scored_row_teaches_nothing_and_breaks_nothing() -> None:
-    objective = Similarity(SimilarityOptions())
+    objective = Similarity(SimilarityOptions(scored="order"))
     objective.prepare([{"score": 0.5}])
     logits = torch.randn(2, 4, requires_grad=True)
     batch = Batch({}, torch.tensor([0.5, 0.5]), torch.ones(2), torch.empty(2, 0), 4, 4, ((1, 1),))

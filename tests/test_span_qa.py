@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -194,11 +195,19 @@ SCRIPTS = {
     "Greek": ("Ο Νίκος Παπαδάκης έφτασε στην Αθήνα στις 3 Μαΐου.", "Αθήνα"),
     "Hindi": ("राम शर्मा ने दिल्ली में १९३५ में विद्यालय खोला।", "दिल्ली"),
     "combined": ("Cafe\u0301 Zu\u0308rich und 🙂 Straße", "Zu\u0308rich"),
+    "composed": ("Caf\u00e9 Z\u00fcrich und 🙂 Straße", "Z\u00fcrich"),
+    "Arabic with vowels": ("وَصَلَ الوَزِيرُ أَحْمَدُ بْنُ عَلِيٍّ إِلَى القَاهِرَةِ.", "أَحْمَدُ بْنُ عَلِيٍّ"),
+    "Hebrew with points": ("נָסַע דָּוִד לִירוּשָׁלַיִם בְּיוֹם שִׁשִּׁי.", "לִירוּשָׁלַיִם"),
+    "Thai": ("สะพานนี้สร้างขึ้นในปี ๒๔๗๘ โดยวิศวกรชื่อสมชาย ใจดี ที่กรุงเทพฯ", "สมชาย ใจดี"),
+    "Korean, composed": ("김민수는 1935년 서울에서 학교를 열었다.", "서울"),
+    "Korean, combined": (normalize("NFD", "김민수는 1935년 서울에서 학교를 열었다."), normalize("NFD", "서울")),
+    "Vietnamese, combined": (normalize("NFD", "Ông Nguyễn Văn Đức đến Hà Nội."), normalize("NFD", "Hà Nội")),
+    "Japanese, combined": (normalize("NFD", "橋は一九三五年にガルシアが建てた。"), normalize("NFD", "ガルシア")),
 }
 
 
-def wordpiece() -> TextReader:
-    return TextReader(AutoTokenizer.from_pretrained(str(embedded_base("bert"))), 256, "truncate")
+def wordpiece(limit: int = 256) -> TextReader:
+    return TextReader(AutoTokenizer.from_pretrained(str(embedded_base("bert"))), limit, "truncate")
 
 
 def check_target(row: Features, context: str, text: str, start: int) -> None:
@@ -217,6 +226,46 @@ def test_characters_of_tokens_in_other_scripts(script: str, make: Any) -> None:
     check_target(row, context, answer, context.index(answer))
     if make is reader:
         assert answer_in(row, context) == answer
+
+
+def check_search(example: Span, rows: list[Features], generator: torch.Generator) -> None:
+    """On drawn logits, with the answer raised where a window holds it: what is found is what trying all spans finds."""
+    objective = SpanQA(SpanOptions())
+    for lift in (0.0, 9.0):
+        drawn = [torch.randn(1, 2, len(row), generator=generator) for row in rows]
+        for row, logits in zip(rows, drawn, strict=True):
+            first, last = row.target
+            logits[0, 0, first] += lift
+            logits[0, 1, last] += lift
+        kept = [objective.measure(row, one, torch.zeros(1, 2).long()) for row, one in zip(rows, drawn, strict=True)]
+        (said,) = objective.conclude([example], [kept])
+        assert said.given == found_by_brute_force(example, rows, [one[0] for one in drawn], objective.options)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_search_over_windows_in_other_scripts(script: str) -> None:
+    context, answer = SCRIPTS[script]
+    long = f"{context} {context[::-1]} " * 3 + context
+    example = span(long, answer, place=len(long) - len(context) + context.index(answer))
+    for make in (wordpiece(40), reader(90)):
+        rows = make.asked(example)
+        assert len(rows) > 1
+        check_search(example, rows, torch.Generator().manual_seed(0))
+    held = {answer_in(row, long) for row in rows} - {""}
+    assert held == {answer}
+
+
+@pytest.mark.skipif(not XQUAD.is_dir(), reason=f"XQuAD is not at {XQUAD}")
+def test_the_search_over_windows_on_real_data() -> None:
+    objective, generator = SpanQA(SpanOptions()), torch.Generator().manual_seed(0)
+    several = 0
+    for index, entry in enumerate(load(XQUAD, dev=0, test=0).train):
+        if index % 40 == 0:
+            example = objective.read(entry.row, ExampleSeat(entry.id, entry.origin))
+            rows = wordpiece(128).asked(example)
+            several += len(rows) > 1
+            check_search(example, rows, generator)
+    assert several > 10
 
 
 @pytest.mark.skipif(not XQUAD.is_dir(), reason=f"XQuAD is not at {XQUAD}")

@@ -62,6 +62,8 @@ class Source:
         adapters: PEFT folders to be laid on and merged, innermost first (a run folder's adapter, say).
         head: the folder of one task's head on a trunk that several tasks share.
         prompt_file: where the prompt lies that belongs to it.
+        below: what the outermost adapter lies on.
+        begun: an adapter on this base that goes on being trained; its tokenizer is in force.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Source:
     adapters: tuple[str, ...] = ()
     head: Path | None = None
     prompt_file: Path | None = None
+    below: "Source | None" = None
+    begun: Path | None = None
 
     @property
     def prompt(self) -> Prompt | None:
@@ -158,7 +162,7 @@ class Source:
 
     def verify(self) -> None:
         """Raise where an adapter lies on another base than the one that its folder records."""
-        for place, adapter in enumerate(self.adapters):
+        for place, adapter in enumerate([*self.adapters, *([str(self.begun)] if self.begun else [])]):
             recorded = recorded_base(Path(adapter))
             if recorded and recorded["digest"] != self._digest(self.adapters[:place]):
                 raise BaseError(
@@ -246,6 +250,20 @@ def _remote(options: BaseOptions) -> Remote:
     return Remote(options.name, options.name, PretrainedConfig(), options)
 
 
+def find_trained(options: BaseOptions) -> Source:
+    """The base that a run with these options trains on: below its adapter, where that goes on being trained."""
+    source = find(options)
+    if not options.continue_adapter:
+        return source
+    if source.below is None:
+        raise BaseError(
+            "this base ends in no adapter that could go on being trained",
+            where="base.continue_adapter",
+            fix="leave it out, or name a run or folder of lora, ia3, adapter, prefix or soft_prompt",
+        )
+    return replace(source.below, begun=Path(source.adapters[-1]))
+
+
 def _local(path: Path, options: BaseOptions) -> Source:
     path = made_by(path.parent) / "model" if path.name == "model" else made_by(path)
     if (path / HEAD_DESCRIPTION).exists():
@@ -306,22 +324,24 @@ def _no_safetensors(path: Path) -> tuple[str]:
 def _on_top_of(adapter: Path, options: BaseOptions) -> Source:
     """An adapter's folder as a base: the base it names, with the adapter merged in or laid on."""
     settings = adapter_settings(adapter)
-    named = settings.get("base_model_name_or_path") or ""
+    named, continued = settings.get("base_model_name_or_path") or "", False
     local = adapter.parent / "recipe.yaml"
     if local.exists():
         base = _base_of_run(local)
         named = base.get("name") or named
         options = options.model_copy(update={"quantize": options.quantize or base.get("quantize")})
+        continued = bool(base.get("continue_adapter"))
     if not named or Path(named).resolve() == adapter.resolve():
         raise BaseError("this adapter does not name its base", where=str(adapter))
-    below = find(options.model_copy(update={"name": named}))
+    below = replace(find_trained(options.model_copy(update={"name": named, "continue_adapter": continued})), begun=None)
     if below.kept:
         raise BaseError(
             f"the adapter it was made on, {below.kept}, cannot be merged, so nothing can lie on top of it",
             where=str(adapter),
         )
     own = adapter.parent.name if adapter.name == "model" else adapter.name
-    return Source(f"{below.name}+{own}", below.location, below.config, options, (*below.adapters, str(adapter)))
+    adapters = (*below.adapters, str(adapter))
+    return Source(f"{below.name}+{own}", below.location, below.config, options, adapters, below=below)
 
 
 def _base_of_run(recipe: Path) -> dict[str, Any]:
@@ -381,7 +401,7 @@ def family_of(config: PretrainedConfig, where: str) -> str:
 
 def load_tokenizer(source: Source) -> Any:
     """The base's tokenizer; the outermost adapter's own where it brings one."""
-    beside = [str(source.prompt_file.parent)] if source.prompt_file else []
+    beside = [str(folder) for folder in (source.begun, source.prompt_file and source.prompt_file.parent) if folder]
     own = [folder for folder in (*source.adapters, *beside) if (Path(folder) / "tokenizer_config.json").exists()]
     with explained(source.name):
         return AutoTokenizer.from_pretrained(own[-1] if own else source.location, **source.hub_options())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import category
 
 from tailor.core.errors import BaseError, refuse
 from tailor.core.examples import Features, Labelled, Pair, Span, Tagged
@@ -72,7 +73,8 @@ class TextReader:
             raise refuse("no_token", "the tokenizer makes nothing of the context")
         start, count = owners.index(1), owners.count(1)
         after = len(owners) - start - count
-        spans = [_trimmed(example.context, *offsets) for offsets in encoded["offset_mapping"][start : start + count]]
+        offsets = encoded["offset_mapping"][start : start + count]
+        spans = _with_marks(example.context, [_trimmed(example.context, *one) for one in offsets])
         answers = [_tokens_of(example.context, text, place, spans) for text, place in example.answers]
         lanes = {"input_ids": list(encoded["input_ids"]), **self.extras(encoded)}
         room, rows = self.limit - start - after, []
@@ -137,6 +139,20 @@ def _trimmed(text: str, begin: int, end: int) -> tuple[int, int]:
     while begin < end and text[end - 1].isspace():
         end -= 1
     return (begin, end) if begin < end else (-1, -1)
+
+
+def _with_marks(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Tokens with the combining characters behind them that no token stands for.
+
+    Tokenizers that take accents off drop vowels of Arabic, Hebrew and Thai with them, and an answer would lose its end.
+    """
+    covered = {place for begin, end in spans for place in range(begin, end)}
+    found = []
+    for begin, end in spans:
+        while begin >= 0 and end < len(text) and end not in covered and category(text[end]).startswith("M"):
+            end += 1
+        found.append((begin, end))
+    return found
 
 
 def _tokens_of(context: str, answer: str, place: int, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -397,6 +397,10 @@ class Attached(Protocol):
         """Write the artefact; the tokenizer is the base's to write."""
         ...
 
+    def begin_with(self, adapter: Path, *, same_head: bool) -> None:
+        """Start from an adapter that was saved, and from its head where that is the same; raises where it does not fit."""
+        ...
+
     def notes(self) -> Mapping[str, Any]:
         """Figures the summary shows, such as `adapted_share`."""
         ...

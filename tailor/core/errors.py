@@ -4,6 +4,9 @@ Everything that a user can cause ends in a `TailorError`; the command line print
 `exit_code`. A traceback that reaches a user is a bug of ours.
 """
 
+import contextlib
+from collections.abc import Collection, Iterator
+
 
 class TailorError(Exception):
     """A failure with a remedy.
@@ -85,3 +88,14 @@ class RowRefused(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+@contextlib.contextmanager
+def within(part: str, keys: Collection[str]) -> Iterator[None]:
+    """Errors of one part of a recipe, told by their place in the whole: `method` as `stages.2.method`."""
+    try:
+        yield
+    except TailorError as error:
+        if error.where.partition(".")[0] in keys:
+            error.where = f"{part}.{error.where}"
+        raise

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_file
 
 from tailor.core.contracts import Base, Head, Need, OutputSpec
 from tailor.core.errors import RecipeError
 from tailor.methods.attached import ByGradient
-from tailor.nn.bottleneck import Adapted, BottleneckConfig, find_layers
+from tailor.methods.with_peft import not_alike
+from tailor.nn.bottleneck import CONFIG_FILE, WEIGHTS_FILE, Adapted, BottleneckConfig, find_layers
+from tailor.nn.taking_over import taken_over
 from tailor.recipe.methods import AdapterOptions
 
 
@@ -29,6 +32,21 @@ class AdapterAttached(ByGradient):
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         """Adapter weights and the head's, in the model's order."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    @torch.no_grad()
+    def begin_with(self, adapter: Path, *, same_head: bool) -> None:
+        """Take over the weights of an adapter of ours; raises `RecipeError` where they have no place here."""
+        if not (adapter / CONFIG_FILE).exists():
+            raise not_alike("it is none of Tailor's own", adapter)
+        layers, named = self.model.adapter_weights(), dict(self.model.model.named_parameters())
+        own = layers | {name: named[name] for name in self._head}
+        try:
+            found = taken_over(load_file(adapter / WEIGHTS_FILE), own, self.base.model.base_model_prefix, self._head)
+        except ValueError as error:
+            raise not_alike(str(error), adapter) from None
+        for name, value in found.items():
+            if same_head or name in layers:
+                own[name].copy_(value)
 
     def save(self, folder: Path) -> None:
         """`adapter.safetensors` with the head in it, and `adapter.json` with the base's name and digest."""

@@ -1,11 +1,13 @@
 """What most attached methods share: steps along the gradient, and nothing to do after one."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from tailor.core.contracts import Base
+from tailor.core.errors import RecipeError
 from tailor.core.prompts import Prompt
 
 
@@ -26,6 +28,14 @@ class ByGradient:
     def rate_shares(self) -> Mapping[str, float]:
         """Everything learns at the one rate."""
         return {}
+
+    def begin_with(self, adapter: Path, *, same_head: bool) -> None:
+        """There is no adapter to start from."""
+        raise RecipeError(
+            "this method has no adapter that could go on being trained",
+            where="base.continue_adapter",
+            fix="leave it out, or choose the method by which the adapter was made",
+        )
 
     def after_step(self, step: int) -> None:
         """Nothing to do."""

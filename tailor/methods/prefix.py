@@ -30,6 +30,7 @@ class Prefix:
         base.pad_rows(UNPACKED)
         ids = start_ids(base.tokenizer, self.options.init, self.options.text, self.options.tokens)
         cache = _cache_of(base.model, ids)
+        _check_layers(cache)
         config = PrefixTuningConfig(
             num_virtual_tokens=self.options.tokens,
             modules_to_save=head_modules(base) or None,
@@ -48,6 +49,23 @@ class Prefix:
         return PeftAttached(base, model, head_share=share_of_head(self.options))
 
 
+def _check_layers(cache: Any) -> None:
+    """Raise where a layer keeps no keys and values of its tokens: state spaces, linear attention, convolutions."""
+    layers = getattr(cache, "layers", None) or []
+    without = [
+        place for place, layer in enumerate(layers) if not isinstance(getattr(layer, "keys", None), torch.Tensor)
+    ]
+    if layers and not without:
+        return
+    which = f"layer {without[0]} of this base keeps" if without else "this base's layers keep"
+    raise RecipeError(
+        f"{which} one state for all earlier tokens instead of their keys and values, so a prefix has no place in it",
+        where="method",
+        fix="choose method: soft_prompt or lora",
+        code="no_such_pair",
+    )
+
+
 @torch.no_grad()
 def _cache_of(model: Any, ids: list[int]) -> Any:
     """The keys and values that the base computes for a row of tokens."""
@@ -55,6 +73,6 @@ def _cache_of(model: Any, ids: list[int]) -> Any:
     model.eval()
     row = torch.tensor([ids], device=next(model.parameters()).device)
     trunk = model.base_model  # a head for tags gives no cache back
-    cache = trunk(input_ids=row, attention_mask=torch.ones_like(row), use_cache=True).past_key_values
+    found = trunk(input_ids=row, attention_mask=torch.ones_like(row), use_cache=True)
     model.train(was_training)
-    return cache
+    return getattr(found, "past_key_values", None)

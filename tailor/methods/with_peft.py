@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, TaskType, get_peft_model
+from peft import PeftConfig, TaskType, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 
 from tailor.core.contracts import Base
 from tailor.core.errors import RecipeError
 from tailor.methods.attached import ByGradient
+from tailor.nn.taking_over import taken_over
 from tailor.recipe.methods import HeadOptions, MethodOptions
 
 TASKS = {
@@ -25,6 +27,15 @@ TASKS = {
 }
 """Heads -> PEFT's task types. It has none for masked language models, and the one that it has for spans (QUESTION_ANS, in
 0.21) swallows `token_type_ids`: question and context would be one segment while training, and two once merged."""
+
+
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+LEAD = "base_model.model."
+"""How PEFT begins the names of weights in its files."""
+SCALES = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "num_virtual_tokens")
+"""What of an adapter's settings its weights have no meaning without."""
+LAYERS = (".lora_", ".ia3_", "prompt_embeddings")
+"""Marks of what PEFT adds; all else in its files is a head."""
 
 
 class PeftAttached(ByGradient):
@@ -58,10 +69,32 @@ class PeftAttached(ByGradient):
         """A head that is trained beside virtual tokens or factors learns at a head's rate, which is far below theirs."""
         return {name: self._head_share for name in self.trainable() if "modules_to_save" in name}
 
+    def begin_with(self, adapter: Path, *, same_head: bool) -> None:
+        """Take over the weights of a PEFT folder; raises `RecipeError` where they are of another adapter than this one."""
+        settings = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        mine = self.peft.active_peft_config.to_dict()
+        other = [key for key in SCALES if settings.get(key) != mine.get(key)]
+        if other:
+            raise not_alike(f"{other[0]} is {settings.get(other[0])} there and {mine.get(other[0])} here", adapter)
+        held = load_file(adapter / ADAPTER_WEIGHTS)
+        own = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
+        head = [name for name in own if not any(mark in name for mark in LAYERS)]
+        try:
+            found = taken_over(
+                _bare(held), _bare(own), self.base.model.base_model_prefix, [*_bare(dict.fromkeys(head))]
+            )
+        except ValueError as error:
+            raise not_alike(str(error), adapter) from None
+        kept = same_head and settings.get("task_type") == mine.get("task_type")
+        taken = {
+            name: found.get(name.removeprefix(LEAD), value) for name, value in own.items() if kept or name not in head
+        }
+        set_peft_model_state_dict(self.peft, {**own, **taken})
+
     def save(self, folder: Path) -> None:
         """A PEFT folder that names its base as others know it, never by a path of this machine."""
         self.peft.save_pretrained(folder)
-        config = folder / "adapter_config.json"
+        config = folder / ADAPTER_CONFIG
         values = json.loads(config.read_text(encoding="utf-8"))
         values["base_model_name_or_path"] = self.base.name
         config.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
@@ -70,6 +103,20 @@ class PeftAttached(ByGradient):
     def notes(self) -> Mapping[str, Any]:
         """Figures of the method's own."""
         return self._figures
+
+
+def _bare(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights by the names that they have without PEFT."""
+    return {name.removeprefix(LEAD): value for name, value in weights.items()}
+
+
+def not_alike(why: str, adapter: Path) -> RecipeError:
+    """An adapter that cannot go on being trained as the one that the recipe describes."""
+    return RecipeError(
+        f"the adapter in {adapter} is another than this recipe's, so it cannot go on being trained: {why}",
+        where="base.continue_adapter",
+        fix="give the method the options that it was made with, or leave continue_adapter out: it is merged then",
+    )
 
 
 def lay(base: Base, config: PeftConfig, *, called: str, where: str) -> Any:

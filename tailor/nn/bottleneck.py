@@ -65,12 +65,19 @@ class Adapted(torch.nn.Module):
         self.bottlenecks = torch.nn.ModuleDict()
         for name in layers:
             layer = model.get_submodule(name)
-            adapter = Bottleneck(_width(layer), config).to(next(layer.parameters()).device)
+            width = _width(layer) if _is_linear(layer) else model.config.get_text_config().hidden_size
+            adapter = Bottleneck(width, config).to(next(layer.parameters()).device)
             self.bottlenecks[name.replace(".", "/")] = adapter  # a module's name has no dots
             layer.register_forward_hook(self._behind(adapter))
 
     def _behind(self, adapter: Bottleneck) -> Any:
-        return lambda module, inputs, output: adapter(output) if self.enabled else output
+        def follow(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+            if not self.enabled:
+                return output
+            # Some mixtures of experts give what their router said as well.
+            return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
+
+        return follow
 
     @property
     def config(self) -> Any:
@@ -134,19 +141,21 @@ def find_layers(model: Any, placement: Placement) -> list[str]:
     """Names of the layers that adapters follow, block by block; raises `ValueError` where a block has none.
 
     A block is an entry of an outermost list of layers. In it, the last layer of each attention that gives the model's
-    width ends that attention; the last one outside of attention ends the feed-forward part. Experts have no such layer:
-    each token has its own.
+    width ends that attention; the last one outside of attention ends the feed-forward part. Experts have no such layer,
+    since each token has its own: there the part of the block that holds them is followed as a whole.
     """
     width = model.config.get_text_config().hidden_size
     found: list[str] = []
     for name, block in _blocks(model):
         attentions = _outermost(block, lambda module: "Attention" in type(module).__name__)
         inside = {id(module) for _, attention in attentions for module in attention.modules()}
-        experts = {id(module) for _, bank in _experts(block) for module in bank.modules()}
+        routed = _routed(block)
         ends = [_last(block, prefix, attention, width, set()) for prefix, attention in attentions]
-        feedforward = _last(block, "", block, width, inside | experts)
+        feedforward = routed or _last(block, "", block, width, inside)
         wanted = [*ends, feedforward] if placement == "houlsby" else [feedforward]
         if not wanted or None in wanted or (placement == "houlsby" and not ends):
+            if placement == "houlsby" and not ends:
+                raise ValueError(f"the block {name} has no attention that an adapter could follow")
             part = "feed-forward part" if feedforward is None else "attention"
             raise ValueError(f"the {part} of the block {name} ends in no linear layer of width {width}")
         found += [f"{name}.{layer}" for layer in wanted]
@@ -161,17 +170,22 @@ def _blocks(model: Any) -> list[tuple[str, torch.nn.Module]]:
     return [(f"{name}.{place}", block) for name, some in lists for place, block in some.named_children()]
 
 
-def _experts(block: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
-    """Lists of alike parts inside a block, of which each token takes some."""
-    return _outermost(
-        block,
-        lambda module: (
-            isinstance(module, torch.nn.ModuleList)
-            and len(module) > 1
-            and len({type(part) for part in module}) == 1
-            and _has_linear(module)
-        ),
-    )
+def _routed(block: torch.nn.Module) -> str | None:
+    """The name of a block's part that holds experts: a list of alike parts, or weights with a matrix for each."""
+    for name, part in block.named_children():
+        if any(_is_list_of_experts(module) or _holds_matrices(module) for module in part.modules()):
+            return name
+    return None
+
+
+def _is_list_of_experts(module: torch.nn.Module) -> bool:
+    alike = isinstance(module, torch.nn.ModuleList) and len(module) > 1 and len({type(part) for part in module}) == 1
+    return alike and _has_linear(module)
+
+
+def _holds_matrices(module: torch.nn.Module) -> bool:
+    fused = any(value.ndim == 3 for value in module.parameters(recurse=False))
+    return fused and not isinstance(module, torch.nn.Conv1d)
 
 
 def _outermost(module: torch.nn.Module, wanted: Any, prefix: str = "") -> list[tuple[str, torch.nn.Module]]:

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from tailor.core.contracts import AnswersKind, Batch, ExampleSeat, LossSum, Outputs, OutputSpec, Said
 from tailor.core.errors import DataError
 from tailor.core.examples import Features, Pair
-from tailor.nn.losses import cosent_sum, in_batch_negatives_sum
+from tailor.nn.losses import cosent_sum, in_batch_negatives_sum, squared_error_sum
 from tailor.objectives.plain import PlainObjective
 from tailor.recipe.options import Options
 
@@ -80,7 +80,7 @@ class Similarity(PlainObjective):
         return example.score if example.group is None else float(example.group)
 
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
-        """In-batch negatives for pairs, CoSENT for scored ones; one unit of weight per example.
+        """In-batch negatives for pairs; for scored ones the cosine's squared error or CoSENT; one unit of weight each.
 
         A text that is the anchor's own, the anchor itself, or belongs to an anchor that reads the same, is no negative.
         """
@@ -90,7 +90,10 @@ class Similarity(PlainObjective):
         own = anchors + 1
         scores = batch.targets[anchors]
         if self.scored:
-            return cosent_sum((vectors[anchors] * vectors[own]).sum(-1), scores, self.options.scale)
+            cosines = (vectors[anchors] * vectors[own]).sum(-1)
+            if self.options.scored == "order":
+                return cosent_sum(cosines, scores, self.options.scale)
+            return squared_error_sum(cosines[:, None], scores, torch.ones_like(scores))
         texts = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
         texts[anchors] = False
         same = _same(batch.inputs["input_ids"])

@@ -108,6 +108,10 @@ class BaseOptions(Options):
     )
     endpoint: EndpointOptions | None = Field(None, description="a model behind an API, instead of `name`")
 
+    continue_adapter: bool = Field(
+        False, description="the adapter that this base ends in goes on being trained; false: it is merged first"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:

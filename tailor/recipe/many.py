@@ -13,6 +13,7 @@ from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe, RecipeFile, checked, parse
 
 STAGE_KEYS = ("data", "objective", "method", "train", "evaluate")
+TASK_KEYS = ("data", "objective")
 
 
 class StagedRecipe(RecipeFile):
@@ -56,15 +57,22 @@ class StagedRecipe(RecipeFile):
         return [f"{place}-{_taught(stage)}" for place, stage in enumerate(self.stages, 1)]
 
     def stage(self, place: int, base: str, output: Path) -> Recipe:
-        """One stage as a recipe of its own; errors name the key inside the stage."""
-        options = self.base.model_dump() | (
-            {} if base == self.base.name else {"chat_template": None, "revision": None, "endpoint": None}
-        )
+        """One stage as a recipe of its own; errors name the key inside the stage.
+
+        On the run of the stage before, that one's adapter goes on being trained where this one's is of the same form.
+        """
+        own = {"chat_template": None, "revision": None, "endpoint": None}
+        options = self.base.model_dump() | ({} if base == self.base.name else own)
         values = {**self.stages[place], "base": options | {"name": base}, "output": str(output)}
         try:
-            return parse(values)
+            recipe = parse(values)
         except RecipeError as error:
             raise RecipeError(error.message, where=f"stages.{place + 1}.{error.where}", fix=error.fix) from None
+        if not place or base == self.base.name:
+            return recipe
+        before = self.stage(place - 1, self.base.name, output).gradient_method
+        continued = recipe.base.model_copy(update={"continue_adapter": before.goes_on_as(recipe.gradient_method)})
+        return recipe.model_copy(update={"base": continued})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that give the same recipe back."""

@@ -23,6 +23,13 @@ class MethodOptions(Options):
 
     asks: ClassVar[bool] = False
     rate_at_2000: ClassVar[float]
+    form: ClassVar[tuple[str, ...]] = ()
+    """The options that give its adapter its form; empty for a method that leaves none."""
+
+    def goes_on_as(self, later: "MethodOptions") -> bool:
+        """Whether its adapter can go on being trained by a later method: of the same kind and form."""
+        alike = type(self) is type(later) and bool(self.form)
+        return alike and all(getattr(self, key) == getattr(later, key) for key in self.form)
 
 
 class FullOptions(MethodOptions):
@@ -37,6 +44,7 @@ class LoraOptions(MethodOptions):
     """Low-rank updates beside frozen linear layers (Hu et al. 2021), in PEFT's format."""
 
     rate_at_2000 = 5e-4
+    form = ("rank", "alpha", "targets", "ranks", "rslora", "dora")
     name: Literal["lora"] = "lora"
     rank: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0, description="the update is scaled by alpha / rank")
@@ -78,6 +86,7 @@ class Ia3Options(MethodOptions):
     """Learned rescaling of keys, values and feed-forward activations (Liu et al. 2022), in PEFT's format."""
 
     rate_at_2000 = 5e-3
+    form = ("targets", "feedforward")
     name: Literal["ia3"] = "ia3"
     targets: list[str] | None = Field(
         None, description="endings of layer names that are rescaled; null: keys, values and feed-forward outputs"
@@ -98,6 +107,7 @@ class PrefixOptions(MethodOptions):
     """
 
     rate_at_2000 = 1e-2
+    form = ("tokens",)
     name: Literal["prefix"] = "prefix"
     tokens: int = Field(20, ge=1, description="how many virtual tokens; each row has as many fewer of its own")
     init: Literal["text", "vocabulary"] = Field("text", description="what the virtual tokens start from")
@@ -111,6 +121,7 @@ class SoftPromptOptions(MethodOptions):
     """
 
     rate_at_2000 = 2e-2
+    form = ("tokens",)
     name: Literal["soft_prompt"] = "soft_prompt"
     tokens: int = Field(20, ge=1, description="how many virtual tokens; each row has as many fewer of its own")
     init: Literal["text", "vocabulary", "random"] = Field("text", description="what the virtual tokens start from")
@@ -121,6 +132,7 @@ class AdapterOptions(MethodOptions):
     """Small layers between the base's own (Houlsby et al. 2019; Pfeiffer et al. 2021), that change nothing at the start."""
 
     rate_at_2000 = 5e-4
+    form = ("placement", "bottleneck", "activation")
     name: Literal["adapter"] = "adapter"
     placement: Literal["houlsby", "pfeiffer"] = Field(
         "houlsby", description="houlsby: after attention and after the feed-forward layers; pfeiffer: after these alone"

@@ -73,6 +73,11 @@ class SimilarityOptions(Options):
 
     name: Literal["similarity"] = "similarity"
     scale: float = Field(20.0, gt=0, description="what a cosine is multiplied by before the softmax")
+    scored: Literal["cosine", "order"] = Field(
+        "cosine",
+        description="pairs with scores: the cosine is to be the score (Reimers & Gurevych 2019), or only their order counts "
+        "(CoSENT, Su 2022), which wants thousands of rows",
+    )
     from_labels: bool = Field(
         False,
         description="rows are texts with labels: texts of one label belong together (the first step for few labels)",

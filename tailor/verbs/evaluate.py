@@ -69,7 +69,8 @@ def subject(model: str | Mapping[str, Any]) -> tuple[BaseOptions, Path, Recipe |
 
 
 def _own(model: BaseOptions) -> dict[str, Any]:
-    return {"name": model.name, "chat_template": None, "revision": None, "endpoint": model.endpoint}
+    own = {"chat_template": None, "revision": None, "continue_adapter": False}
+    return {"name": model.name, "endpoint": model.endpoint, **own}
 
 
 def below(model: BaseOptions) -> BaseOptions | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from tailor.bases.loading import BASE_FILE, LABELS_FILE, adapter_settings
+from tailor.bases.loading import BASE_FILE, LABELS_FILE, adapter_settings, folder_digest
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import Interrupted, RunError
 from tailor.core.paths import code_digest
@@ -49,11 +49,8 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     if folder.finished:
         summary: dict[str, Any] = folder.read(SUMMARY)
         return summary
-    prepared = prepare(recipe)
-    check_metrics(prepared)
-    place = choose_place(recipe, prepared.base.source)
-    recipe = resolved_recipe(prepared, place)
-    prepared.recipe = recipe
+    prepared, place = settled(recipe)
+    recipe = prepared.recipe
     announce(prepared, place, reporter)
     _lock(folder, prepared, place)
     job = make_job(prepared, recipe, place, folder.path, reporter)
@@ -83,22 +80,34 @@ def drive(job: Job, folder: RunFolder) -> Outcome:
 
 def dry_run(recipe: Recipe) -> dict[str, Any]:
     """What `run` would do: the resolved recipe, the data report, and the plan in steps and tokens."""
+    prepared, place = settled(recipe)
+    return {"recipe": prepared.recipe.as_dict(), **outlook(prepared, place)}
+
+
+def settled(recipe: Recipe) -> tuple[Prepared, Place]:
+    """A recipe checked as far as it can be without weights, every `auto` of its training a number, and its place."""
     prepared = prepare(recipe)
+    check_metrics(prepared)
     place = choose_place(recipe, prepared.base.source)
-    resolved = resolved_recipe(prepared, place)
-    train = prepared.splits["train"]
-    steps = total_steps(resolved.train, len(train.store))
-    tokens = train.tokens * steps * resolved.train.examples_per_batch // len(train.store)
+    prepared.recipe = resolved_recipe(prepared, place)
+    return prepared, place
+
+
+def outlook(prepared: Prepared, place: Place, steps: int | None = None) -> dict[str, Any]:
+    """The data report, and the plan: how many steps (where not given, those of the recipe) and tokens, and where."""
+    train, options = prepared.splits["train"], prepared.recipe.train
+    steps = total_steps(options, len(train.store)) if steps is None else steps
+    tokens = train.tokens * steps * options.examples_per_batch // len(train.store)
     amount = {"steps": steps, "tokens": tokens}
-    if resolved.gradient_method.asks:
-        amount = {"candidates": resolved.method.candidates}  # type: ignore[attr-defined]
+    if prepared.recipe.gradient_method.asks:
+        amount = {"candidates": prepared.recipe.method.candidates}  # type: ignore[attr-defined]
     plan = {
         **amount,
         "device": place.kind,
         "precision": place.precision,
         "reason": place.reason,
     }
-    return {"recipe": resolved.as_dict(), "data_report": data_report(prepared), "plan": plan}
+    return {"data_report": data_report(prepared), "plan": plan}
 
 
 def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
@@ -141,8 +150,10 @@ def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
 
 def lock_of(prepared: Prepared, place: Place, data: Mapping[str, Any]) -> dict[str, Any]:
     """lock.json: digests of base, data and code; versions, threads, hardware."""
+    adapter = prepared.base.source.begun
+    begun = {"adapter": folder_digest(adapter)} if adapter else {}
     return {
-        "base": {"name": prepared.base.name, "digest": prepared.base.source.digest()},
+        "base": {"name": prepared.base.name, "digest": prepared.base.source.digest(), **begun},
         "data": dict(data),
         "code": code_digest(),
         "recipe": {"seed": prepared.recipe.train.seed},

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from tailor.bases.loading import LABELS_FILE, Source, adapter_settings, find, recorded_base
+from tailor.bases.loading import LABELS_FILE, Source, adapter_settings, find, find_trained, recorded_base
 from tailor.bases.weights import weights_file
 from tailor.compose import load_data, make_base, make_objective
 from tailor.core import registry
@@ -184,7 +184,7 @@ def _below(folder: Path, recipe: Recipe | None, base: str | None) -> Source:
             raise TailorError(message, where=str(folder), fix="add --base BASE")
         options = BaseOptions(name=named, revision=settings.get("revision"))
     try:
-        return find(options)
+        return replace(find_trained(options), begun=None)
     except BaseError as error:
         message = f"the base it was made from cannot be had ({error.message})"
         raise BaseError(message, where=options.name, fix="add --base BASE", code=error.code) from None

@@ -1,4 +1,7 @@
-"""Stages one after the other: each is a run of its own, and the last one is also trained without those before it."""
+"""Stages one after the other: each is a run of its own, and the last one is also trained without those before it.
+
+Every stage is checked before the first one trains, on the recipe's own base: the bases to come are of its kind.
+"""
 
 import os
 import shutil
@@ -6,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tailor.core.errors import RunError
+from tailor.core import registry
+from tailor.core.errors import RecipeError, RunError, within
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.evaluation.report import with_notice
 from tailor.evaluation.wording import verdict_sentence
-from tailor.recipe.many import StagedRecipe
+from tailor.recipe.many import STAGE_KEYS, StagedRecipe
 from tailor.recipe.recipe import load
 from tailor.verbs import fit
 from tailor.verbs.evaluate import evaluate_model
@@ -27,6 +31,7 @@ def run(recipe: StagedRecipe, *, resume: bool, reporter: Reporter) -> dict[str, 
     if folder.finished:
         summary: dict[str, Any] = folder.read(SUMMARY)
         return summary
+    recipe, _ = looked_ahead(recipe)
     _begin(folder, recipe)
     names, base, last = recipe.names(), recipe.base.name, {}
     for place, name in enumerate(names):
@@ -36,6 +41,47 @@ def run(recipe: StagedRecipe, *, resume: bool, reporter: Reporter) -> dict[str, 
         base = str(path)
     added = _worth(recipe, folder, base, resume, reporter) if recipe.compare and last["evaluation"]["tasks"] else None
     return _mirror(folder, Path(base), last, names, added)
+
+
+def dry_run(recipe: StagedRecipe) -> dict[str, Any]:
+    """What `run` would do: the resolved recipe, and of every stage the data report and the plan."""
+    resolved, outlooks = looked_ahead(recipe)
+    return {"recipe": resolved.as_dict(), "stages": dict(zip(resolved.names(), outlooks, strict=True))}
+
+
+def looked_ahead(recipe: StagedRecipe) -> tuple[StagedRecipe, list[dict[str, Any]]]:
+    """The recipe with every `auto` of its stages' training settled, and what each of them is going to do.
+
+    Raises `TailorError` for whatever a stage's data, columns, metrics, method or base would stop at before its first step.
+    """
+    parts, outlooks = [], []
+    for place in range(len(recipe.stages)):
+        with within(f"stages.{place + 1}", STAGE_KEYS):
+            _check_start(recipe, place)
+            prepared, where = fit.settled(recipe.stage(place, recipe.base.name, Path(recipe.output)))
+            outlooks.append(fit.outlook(prepared, where))
+        values = prepared.recipe.as_dict()
+        parts.append({key: values[key] for key in STAGE_KEYS})
+    return recipe.model_copy(update={"stages": parts}), outlooks
+
+
+def _check_start(recipe: StagedRecipe, place: int) -> None:
+    """Raise where what the stage before leaves can neither be merged nor go on being trained."""
+    if not place:
+        return
+    path = Path(recipe.output)
+    before = recipe.stage(place - 1, recipe.base.name, path).gradient_method
+    if not before.form or recipe.stage(place, str(path), path).base.continue_adapter:
+        return
+    name = before.name  # type: ignore[attr-defined]
+    if recipe.base.quantize or not registry.load("method", name).mergeable:
+        onto = "weights of 4 bits" if recipe.base.quantize else "weights"
+        raise RecipeError(
+            f"what {name} learns in the stage before cannot be merged into {onto}, so another method cannot start from it",
+            where="method",
+            fix=f"choose method: {name} with the same options, or lora, ia3 or full before",
+            code="not_mergeable",
+        )
 
 
 def _begin(folder: RunFolder, recipe: StagedRecipe) -> None:

@@ -1,6 +1,7 @@
 """Several tasks over one trunk, from recipe to report."""
 
 import gc
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,20 +9,30 @@ from typing import Any
 from tailor.bases.shared import SharedBase
 from tailor.compose import Prepared, choose_place, resolved_recipe
 from tailor.compose_tasks import HEADS_FOLDER, Tasks, make_tasks_job, prepare_tasks
-from tailor.core.errors import RunError
+from tailor.core.errors import RunError, within
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine.loop import Job, fit
 from tailor.engine.order import TaskOrder
 from tailor.engine.place import Place, resident_bytes
-from tailor.engine.settings import Facts, resolve
+from tailor.engine.settings import Facts, resolve, total_steps
 from tailor.evaluation.card import Artefact, model_card
 from tailor.evaluation.proof import Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.recipe.base import BaseOptions
-from tailor.recipe.many import TasksRecipe
+from tailor.recipe.many import TASK_KEYS, TasksRecipe
 from tailor.verbs.check import data_report
-from tailor.verbs.fit import OWN_LOADER, announce, check_lock, lock_of, proof_features, save, stock_base, training_facts
+from tailor.verbs.fit import (
+    OWN_LOADER,
+    announce,
+    check_lock,
+    lock_of,
+    outlook,
+    proof_features,
+    save,
+    stock_base,
+    training_facts,
+)
 from tailor.verbs.fit import run as run_alone
 from tailor.verbs.measure import Measured, check_metrics, evaluate
 
@@ -36,11 +47,7 @@ def run(recipe: TasksRecipe, *, resume: bool, reporter: Reporter) -> dict[str, A
     if folder.finished:
         summary: dict[str, Any] = folder.read(SUMMARY)
         return summary
-    tasks = prepare_tasks(recipe)
-    for prepared in tasks.prepared.values():
-        check_metrics(prepared)
-    place = choose_place(tasks.first.recipe, tasks.first.base.source)
-    settle(tasks, place)
+    tasks, place = settled(recipe)
     for name, prepared in tasks.prepared.items():
         reporter.say(f"task {name}:")
         announce(prepared, place, reporter)
@@ -74,6 +81,39 @@ def run(recipe: TasksRecipe, *, resume: bool, reporter: Reporter) -> dict[str, A
     return summary
 
 
+def dry_run(recipe: TasksRecipe) -> dict[str, Any]:
+    """What `run` would do: the resolved recipe, and of every task the data report and its part of the plan."""
+    tasks, place = settled(recipe)
+    train = tasks.first.recipe.train
+    order = TaskOrder(train.seed, tasks.sizes(), tasks.shares(), train.examples_per_batch)
+    taken = Counter(order.task(step) for step in range(total_steps(train, sum(tasks.sizes()))))
+    outlooks = {name: outlook(one, place, taken[index]) for index, (name, one) in enumerate(tasks.prepared.items())}
+    return {"recipe": resolved_tasks(tasks).as_dict(), "tasks": outlooks}
+
+
+def settled(recipe: TasksRecipe) -> tuple[Tasks, Place]:
+    """All tasks, checked as far as they can be without weights, their training settled, and its place."""
+    tasks = prepare_tasks(recipe)
+    for name, prepared in tasks.prepared.items():
+        with within(f"tasks.{name}", TASK_KEYS):
+            check_metrics(prepared)
+    place = choose_place(tasks.first.recipe, tasks.first.base.source)
+    settle(tasks, place)
+    return tasks, place
+
+
+def resolved_tasks(tasks: Tasks) -> TasksRecipe:
+    """The recipe with data, objective and training of every task as they were settled."""
+    parts = {}
+    for name, task in tasks.recipe.tasks.items():
+        values = tasks.prepared[name].recipe.as_dict()
+        parts[name] = task.model_copy(update={key: values[key] for key in TASK_KEYS})
+    first = tasks.first.recipe
+    method = tasks.recipe.task(next(iter(parts)), Path(tasks.recipe.output)).method.model_dump(mode="json")
+    train = first.train.model_dump(mode="json")
+    return tasks.recipe.model_copy(update={"tasks": parts, "method": method, "train": train})
+
+
 def settle(tasks: Tasks, place: Place) -> None:
     """Every `auto` as a number: the training settings once for all tasks, by the rows of all of them."""
     first = tasks.first
@@ -96,7 +136,7 @@ def _lock(folder: RunFolder, tasks: Tasks, place: Place) -> None:
     if before is not None:
         check_lock(before, lock, folder)
     part = folder.path / ".recipe.part"
-    tasks.recipe.save(part)
+    resolved_tasks(tasks).save(part)
     if folder.recipe.exists() and folder.recipe.read_text(encoding="utf-8") != part.read_text(encoding="utf-8"):
         part.unlink()
         raise RunError("this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output")
