@@ -54,14 +54,16 @@ def looked_ahead(recipe: StagedRecipe) -> tuple[StagedRecipe, list[dict[str, Any
 
     Raises `TailorError` for whatever a stage's data, columns, metrics, method or base would stop at before its first step.
     """
-    parts, outlooks = [], []
+    parts, outlooks, behind_prompt = [], [], False
     for place in range(len(recipe.stages)):
         with within(f"stages.{place + 1}", STAGE_KEYS):
             _check_start(recipe, place)
             prepared, where = fit.settled(recipe.stage(place, recipe.base.name, Path(recipe.output)))
             outlooks.append(fit.outlook(prepared, where))
         values = prepared.recipe.as_dict()
-        parts.append({key: values[key] for key in STAGE_KEYS})
+        parts.append(recipe.stages[place] if behind_prompt else {key: values[key] for key in STAGE_KEYS})
+        # How long a row is behind a prompt, and what it then teaches, is known once that prompt has been found.
+        behind_prompt = behind_prompt or prepared.recipe.gradient_method.asks
     return recipe.model_copy(update={"stages": parts}), outlooks
 
 
