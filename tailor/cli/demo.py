@@ -10,7 +10,7 @@ from tailor.cli.fit import summary_answer
 from tailor.cli.output import Answer, face
 
 BASE, DATA, METHOD = "pocket:gpt", "pocket:support", "lora"
-SHORT = ["train.epochs=5"]
+SHORT = ["train.epochs=3"]
 """Enough to see it learn; left to itself a run this small would take nine."""
 
 
