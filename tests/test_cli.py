@@ -1,6 +1,8 @@
 """The command line as a person or a script meets it: answers, errors of one line, exit codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tailor.cli.main import main
+from tailor.core.reporting import _Lines
 
 QUICK = [
     "--base",
@@ -168,6 +171,21 @@ def test_errors_are_an_object_in_json(tmp_path: Path, capsys: pytest.CaptureFixt
     error = json.loads(out)["error"]
     assert code == 2
     assert set(error) == {"code", "message", "where", "fix"}
+
+
+def test_a_stop_is_answered_as_errors_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Lines, "advance", lambda *_: os.kill(os.getpid(), signal.SIGINT))  # after the first step
+    data = rows(tmp_path / "a.jsonl", [chat(f"hello {i}") for i in range(30)])
+    words = ["fit", data, *QUICK, "--output", tmp_path / "run", "--quiet"]
+    code, out, _ = call(capsys, *words, "--json")
+    error = json.loads(out)["error"]
+    assert (code, error["code"]) == (130, "interrupted")
+    assert error["fix"] == f"tailor fit {tmp_path / 'run' / 'recipe.yaml'} --resume"
+    code, out, err = call(capsys, *words, "--resume")
+    assert (code, out) == (130, "")
+    assert "stopped after step 2" in err
 
 
 def test_every_bad_row_is_listed_at_once_and_skipping_counts_them(

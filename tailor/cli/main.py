@@ -66,11 +66,9 @@ def _run(words: list[str], face: Face) -> int:
     except TailorError as error:
         return face.fail(error)
     except Interrupted as stopped:
-        face.reporter.say(str(stopped))
-        return 130
+        return face.stop(stopped)
     except (KeyboardInterrupt, typer.Abort):
-        face.reporter.say("interrupted")
-        return 130
+        return face.stop(Interrupted())
     except typer.Exit as end:
         return end.exit_code
     except BrokenPipeError:

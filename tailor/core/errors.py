@@ -73,7 +73,17 @@ class MissingExtra(TailorError):
 
 
 class Interrupted(Exception):
-    """The user asked to stop; the state has been saved. The command line exits with 130."""
+    """The user asked to stop; the state has been saved. The command line exits with 130.
+
+    Args:
+        message: what was stopped, and where its state lies.
+        fix: the command that goes on.
+    """
+
+    def __init__(self, message: str = "interrupted", *, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
 
 
 def refuse(reason: str, message: str) -> "RowRefused":
