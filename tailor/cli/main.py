@@ -1,5 +1,6 @@
 """The command line: verbs to functions, errors to one line, answers to JSON or to a page of text."""
 
+import importlib.metadata
 import sys
 import traceback
 from collections.abc import Callable
@@ -42,9 +43,17 @@ def build() -> typer.Typer:
     return app
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        number = importlib.metadata.version("tailor")
+        face.show(Answer({"version": number}, f"tailor {number}"))
+        raise typer.Exit
+
+
 def _root(
     json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
     quiet: bool = typer.Option(False, "--quiet", help="No progress and no messages."),
+    version: bool = typer.Option(False, "--version", help="Which Tailor this is.", callback=_version, is_eager=True),
 ) -> None:
     pass
 

@@ -35,22 +35,28 @@ def evaluate_model(
 
     Args:
         data: held-out rows; None: the run's own test split, which must be what it was when the run was made.
-        against: what to compare with; None: the run's base, or the base an adapter names.
+        against: what to compare with; None: the run's base, the base an adapter names, or nothing where neither is.
         margin: points within which the model counts as not worse.
     """
     path = made_by(Path(model))
     run = (path / "recipe.yaml").exists()
     recipe = load(path / "recipe.yaml") if run else None
+    source = find(BaseOptions(name=model)) if recipe is None else None
     if recipe is None and data is None:
         raise TailorError("there is no data to evaluate on", where=model, fix="add --data D", code="missing_data")
     tuned = BaseOptions(name=model) if recipe is None else recipe.base.model_copy(update=_own(model))
     asked = recipe.base.model_copy(update=_own(against)) if recipe and against else BaseOptions(name=against or model)
-    base = asked if against else (recipe.base if recipe else BaseOptions(name=_below(model)))
-    below = base if against else base_beside(base, path)
-    settings = _recipe(recipe, base, data, margin)
+    named = BaseOptions(name=source.location) if source and source.adapters else None
+    base = asked if against else (recipe.base if recipe else named)
+    if base is None:
+        reporter.say(f"{model} names no base, so it is measured by itself; --against BASE compares")
+    below = base if against or base is None else base_beside(base, path)
+    settings = _recipe(recipe, base or tuned, data, margin)
     prepared = prepare(settings) if data is None else _on_rows(settings, recipe, find(tuned))
     if data is None:
         _same_test(RunFolder.existing(path), prepared)
+    if against:
+        _same_labels(prepared, against, find(asked))
     place = choose_place(settings, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
     return evaluate(prepared, tuned, below, place, str(path), reporter).evaluation
@@ -58,19 +64,6 @@ def evaluate_model(
 
 def _own(model: str) -> dict[str, Any]:
     return {"name": model, "chat_template": None, "revision": None}
-
-
-def _below(model: str) -> str:
-    """The base that an adapter folder names; a model that names none is held against nothing."""
-    source = find(BaseOptions(name=model))
-    if not source.adapters:
-        raise TailorError(
-            "this model does not say what it was made from",
-            where=model,
-            fix="add --against BASE",
-            code="missing_against",
-        )
-    return source.location
 
 
 def _recipe(recipe: Recipe | None, base: BaseOptions, data: Any, margin: float | None) -> Recipe:
@@ -125,6 +118,18 @@ def _known_labels(objective: Any, tuned: Source, loaded: Loaded) -> None:
                 fix=f"it knows: {', '.join(tuned.labels[:20])}",
                 code="unknown_label",
             )
+
+
+def _same_labels(prepared: Prepared, against: str, source: Source) -> None:
+    """Raise where a model that is compared with has a head for labels of its own: a guess must not stand in for it."""
+    ours, theirs = prepared.objective.output.labels, source.labels
+    if ours and any(ours) and theirs and set(ours) != set(theirs):
+        raise TailorError(
+            f"it gives other labels ({', '.join(theirs[:5])}) than those that are asked for ({', '.join(ours[:5])})",
+            where=against,
+            fix="name a model of the same labels, or leave --against out",
+            code="other_labels",
+        )
 
 
 def _same_test(folder: RunFolder, prepared: Prepared) -> None:

@@ -49,14 +49,22 @@ class Sitting:
 
 
 def evaluate(
-    prepared: Prepared, tuned: BaseOptions, base: BaseOptions, place: Place, run: str, reporter: Reporter
+    prepared: Prepared, tuned: BaseOptions, base: BaseOptions | None, place: Place, run: str, reporter: Reporter
 ) -> Measured:
-    """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks."""
-    _freeze(prepared, base, place, reporter)
+    """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks.
+
+    Where there is no base, labels are held against the best guess, and all else against the model itself.
+    """
+    if not len(prepared.splits["test"].store) and prepared.recipe.evaluate.forgetting is not True:
+        return Measured({"tasks": {}})
+    _freeze(prepared, base or tuned, place, reporter)
     reporter.say("the tuned model answers the test rows")
     after = sit(prepared, tuned, place, reporter)
-    reporter.say("the base answers the same rows")
-    before = sit(prepared, base, place, reporter)
+    if base is not None:
+        reporter.say("the base answers the same rows")
+        before = sit(prepared, base, place, reporter)
+    else:
+        before = Sitting(None, after.general_loss) if prepared.objective.answers in GUESSED else after
     forgetting = None
     if before.general_loss is not None and after.general_loss is not None:
         delta = after.general_loss - before.general_loss
@@ -65,7 +73,8 @@ def evaluate(
         raise BaseError("this model has no head for this task, so it cannot be measured", where=tuned.name)
     if not after.answers:
         return Measured({"tasks": {}, "forgetting": forgetting})
-    baseline, base_answers = ("base", before.answers) if before.answers else _no_information(prepared, after.answers)
+    name = "base" if base is not None else "itself"
+    baseline, base_answers = (name, before.answers) if before.answers else _no_information(prepared, after.answers)
     metrics, primary = choose_metrics(prepared, base_answers, after.answers)
     result = task_result(
         base_answers,
@@ -119,6 +128,8 @@ def _loaded(prepared: Prepared, model: BaseOptions, place: Place) -> tuple[Any, 
     """A model with its weights, that encodes by its own tokenizer and template, and the output it was asked for."""
     recipe, objective = prepared.recipe, prepared.objective
     source = find(model)
+    if objective.output.labels != source.labels and set(objective.output.labels) == set(source.labels):
+        objective.adopt(source.labels)  # the same labels, counted in another order
     # What is written may be as long as the context; what is read is cut where training cut it.
     data = recipe.data.model_copy(update={"max_length": "auto"} if objective.generates else {})
     base = make_base(recipe.model_copy(update={"base": model, "data": data}), source, objective, prepared.loaded)
@@ -191,7 +202,8 @@ def choose_metrics(prepared: Prepared, base: Sequence[Answer], tuned: Sequence[A
         primary = names[0]
     if options.primary != "auto":
         primary = options.primary
-    return resolve([primary, *names], labels=output.labels, answers_kind=prepared.objective.answers), primary
+    metrics = resolve([primary, *names], labels=output.labels, answers_kind=prepared.objective.answers)
+    return metrics, metrics[0].name
 
 
 @torch.no_grad()
