@@ -64,7 +64,7 @@ def entry(run: Any) -> dict[str, Any]:
     keys = ("steps", "seconds", "trainable_parameters", "total_parameters")
     return {
         "tasks": tasks,
-        "forgetting": evaluation["forgetting"],
+        "forgetting": evaluation.get("forgetting"),
         "proof": run.proof["passed"],
         "train": {key: train[key] for key in keys},
     }

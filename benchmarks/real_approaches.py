@@ -53,7 +53,7 @@ def figures(run: Any) -> dict[str, Any]:
         for name, task in parts.items()
     }
     train = {key: run.summary["train"][key] for key in ("steps", "seconds", "tokens")}
-    return {"tasks": tasks, "forgetting": evaluation["forgetting"], "proof": run.proof["passed"], "train": train}
+    return {"tasks": tasks, "forgetting": evaluation.get("forgetting"), "proof": run.proof["passed"], "train": train}
 
 
 def fitted(out: Path, **recipe: Any) -> Any:

@@ -1,14 +1,18 @@
 """The command line as a person or a script meets it: answers, errors of one line, exit codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tailor.cli.main import main
+from tailor.core.reporting import _Lines
 
 QUICK = [
     "--base",
@@ -61,6 +65,22 @@ def test_importing_is_light(statement: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--version")
+    assert (code, out) == (0, f"tailor {version('tailor')}\n")
+    assert json.loads(call(capsys, "--version", "--json")[1]) == {"version": version("tailor")}
+
+
+def test_check_says_which_column_is_which_and_how_the_rows_are_divided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = rows(tmp_path / "a.jsonl", [{"Ticket": f"my {i}", "Team": "ab"[i % 2], "Day": i} for i in range(40)])
+    code, out, _ = call(capsys, "check", data, "--columns", "input=Ticket,output=Team")
+    assert code == 0
+    assert "columns: text=Ticket, label=Team" in out
+    assert "split: train 24, dev 8, test 8" in out
+
+
 def test_check_without_a_base_is_light(tmp_path: Path) -> None:
     data = rows(tmp_path / "a.jsonl", [chat(f"hello {i}") for i in range(12)])
     code = (
@@ -95,6 +115,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
     fit = ["fit", "--base", "pocket:gpt", "--output", str(folder / "out")]
     label = ["fit", "--base", "pocket:bert", "--output", str(folder / "out")]
     return {
+        "a recipe that is not there": (["fit", str(folder / "none.yaml")], ["none.yaml", "no such recipe"]),
+        "no such folder of runs": (["runs", str(folder / "nowhere")], ["nowhere", "no such folder"]),
         "empty file": ([*fit, str(folder / "empty.jsonl")], ["empty.jsonl", "empty"]),
         "broken JSON": ([*fit, str(folder / "broken.jsonl")], ["broken.jsonl:7", "data.on_bad_row=skip"]),
         "not UTF-8": ([*fit, str(folder / "latin.jsonl")], ["latin.jsonl:31", "UTF-8"]),
@@ -140,7 +162,7 @@ NAMES = [
     "label that train lacks", "no such base", "a folder that is no base", "a hub id offline", "unknown key",
     "unknown override", "bad value", "not YAML", "unknown method", "unknown metric", "method without a head",
     "a pooled head on a causal base", "chat on an encoder", "context exceeded", "two sources", "no data", "usage",
-    "no such run",
+    "no such run", "a recipe that is not there", "no such folder of runs",
 ]  # fmt: skip
 
 
@@ -168,6 +190,21 @@ def test_errors_are_an_object_in_json(tmp_path: Path, capsys: pytest.CaptureFixt
     error = json.loads(out)["error"]
     assert code == 2
     assert set(error) == {"code", "message", "where", "fix"}
+
+
+def test_a_stop_is_answered_as_errors_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Lines, "advance", lambda *_: os.kill(os.getpid(), signal.SIGINT))  # after the first step
+    data = rows(tmp_path / "a.jsonl", [chat(f"hello {i}") for i in range(30)])
+    words = ["fit", data, *QUICK, "--output", tmp_path / "run", "--quiet"]
+    code, out, _ = call(capsys, *words, "--json")
+    error = json.loads(out)["error"]
+    assert (code, error["code"]) == (130, "interrupted")
+    assert error["fix"] == f"tailor fit {tmp_path / 'run' / 'recipe.yaml'} --resume"
+    code, out, err = call(capsys, *words, "--resume")
+    assert (code, out) == (130, "")
+    assert "stopped after step 2" in err
 
 
 def test_every_bad_row_is_listed_at_once_and_skipping_counts_them(
@@ -233,6 +270,9 @@ def test_a_finished_run_is_not_run_again(run: Path, capsys: pytest.CaptureFixtur
     assert code == 0
     assert json.loads(out)["status"] == "done"
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
+    code, _, err = call(capsys, "fit", run / "recipe.yaml", "--resume", "train.max_steps=9")
+    assert code == 0
+    assert "nothing was done with train.max_steps=9" in err
     code, _, err = call(capsys, "fit", run / "recipe.yaml")
     assert code == 2
     assert "--resume" in err

@@ -237,6 +237,8 @@ class TestErrors:
         ("name", "content", "message", "where", "fix"),
         [
             ("a.jsonl", b"", "the file is empty", "a.jsonl:1", "at least one row"),
+            ("a.csv", b"", "the file is empty", "a.csv:1", "at least one row"),
+            ("a.csv", b"\n\n", "holds no rows", "a.csv:1", "at least one row"),
             ("a.csv", b"text,label\n", "holds no rows", "a.csv:1", "at least one row"),
             ("a.json", b"[]", "holds no rows", "a.json:1", "at least one row"),
             ("a.txt", b" \n \n", "holds no rows", "a.txt:1", "at least one row"),
@@ -247,7 +249,7 @@ class TestErrors:
             ("a.json", b'{"x": [{"a": 1}], "y": [{"a": 1}]}', r"several lists \(x, y\)", "a.json", "file of its own"),
             ("a.txt", b"one\ntwo \xe9\n", r"not UTF-8 \(byte 0xe9\)", "a.txt:2", "iconv -f ISO-8859-1 -t UTF-8 a.txt"),
             ("a.csv", b"t\xe9xt,label\na,b\n", "not UTF-8", "a.csv:1", "iconv"),
-            ("a.csv", "text,label\na,b\n".encode("utf-16"), "UTF-16, not UTF-8", "a.csv:1", "iconv"),
+            ("a.csv", "text,label\na,b\n".encode("utf-16"), "UTF-16, not UTF-8", "a.csv:1", "iconv -f UTF-16 -t"),
             ("a.csv", b"text,label,text\na,b,c\n", "two columns have the same name: text", "a.csv:1", "of its own"),
             ("a.csv", b"text\r,label\r\na,b\n", "not a readable table", "a.csv:1", "mend"),
             ("a.docx", b"x", r"unknown kind of file \(.docx\)", "a.docx", ".jsonl, .ndjson"),

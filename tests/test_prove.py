@@ -317,6 +317,9 @@ class TestCausal:
         assert answer["problems"] == [
             "this was made from another base: what other holds differs from what was recorded"
         ]
+        with pytest.raises(TailorError, match="made from another base than wide, on which it does not run") as raised:
+            prove_model(str(world.run), base=str(wide), served=None)
+        assert raised.value.code == "wrong_base"
 
     def test_a_base_that_cannot_be_had_is_to_be_named(self, world: World, tmp_path: Path) -> None:
         away = copy(world.adapter, tmp_path / "away")
@@ -337,6 +340,14 @@ class TestLabels:
         answer = prove_model(str(headless), base=world.encoder, served=None)
         assert not answer["passed"]
         assert "classifier.bias among them, was not saved" in answer["problems"][0]
+
+    @pytest.mark.usefixtures("here")
+    def test_a_head_that_nobody_told_peft_to_save_is_caught(self, world: World, tmp_path: Path) -> None:
+        classifier = AutoModelForSequenceClassification.from_pretrained(world.encoder, num_labels=3)
+        adapter_on(classifier, tmp_path / "untold", target_modules=["query", "value"])  # no task_type
+        answer = prove_model(str(tmp_path / "untold"), base=world.encoder, served=None)
+        assert not answer["passed"]
+        assert "was not saved and would be left at random" in answer["problems"][0]
 
     @pytest.mark.usefixtures("here")
     def test_an_adapter_with_its_head_passes_unless_its_layers_are_off(self, world: World, tmp_path: Path) -> None:

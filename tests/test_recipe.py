@@ -54,6 +54,8 @@ def test_an_override_of_a_group_keeps_its_other_keys() -> None:
         ({"base": "pocket:gpt"}, "data", "add"),
         ({**PLAIN, "method": "lor"}, "method", "lora"),
         ({**PLAIN, "objective": "chta"}, "objective", "chat"),
+        ({**PLAIN, "objective": {"mask": 0.2}}, "objective.name", "chat"),
+        ({**PLAIN, "method": {"rnk": 2}}, "method.rnk", "rank"),
     ],
 )
 def test_unknown_and_missing_keys_name_the_nearest_known(values: dict[str, object], where: str, fix: str) -> None:
@@ -63,10 +65,33 @@ def test_unknown_and_missing_keys_name_the_nearest_known(values: dict[str, objec
     assert fix in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("values", "where", "fix"),
+    [
+        ({**PLAIN, "train": {"learning_rate": -1}}, "train.learning_rate", "learning_rate: auto: by method"),
+        ({**PLAIN, "train": {"max_steps": "many"}}, "train.max_steps", "optimizer steps"),
+        ({**PLAIN, "train": {"schedule": {"warmup": 7}}}, "train.schedule.warmup", "share of the steps"),
+        ({**PLAIN, "method": {"name": "lora", "alpha": "x"}}, "method.alpha", "alpha / rank"),
+        ({**PLAIN, "data": None}, "data", "--schema"),
+    ],
+)
+def test_a_bad_value_names_its_key_and_what_the_key_is(values: dict[str, object], where: str, fix: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse(values)
+    assert (caught.value.where, caught.value.code) == (where, "bad_value")
+    assert fix in caught.value.fix
+
+
+def test_options_without_a_name_are_those_of_the_method_that_is_used_where_none_is_named() -> None:
+    method = parse(override(PLAIN, ["method.rank=4"])).method
+    assert method.model_dump() == {**parse(PLAIN).method.model_dump(), "rank": 4}
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2.5])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(RecipeError, match="share"):
+    with pytest.raises(RecipeError, match="share") as caught:
         parse({**PLAIN, "data": {"train": "rows.jsonl", "test": share}})
+    assert caught.value.where == "data.test"
 
 
 def test_paths_in_a_file_are_relative_to_it_and_overrides_to_the_current_folder(

@@ -30,8 +30,10 @@ def _text(report: dict[str, Any]) -> str:
     refused = ", ".join(f"{count} refused ({reason})" for reason, count in rows["refused"].items()) or "none refused"
     lines = [
         f"form: {report['form']} → objective {report['objective']}",
+        "columns: " + ", ".join(f"{role}={column}" for role, column in report["columns"].items()),
         f"rows: {rows['in']} in = {rows['used']} used, {refused}",
     ]
+    lines.append("split: " + ", ".join(f"{name} {count}" for name, count in report["splits"].items()))
     tokens = report.get("tokens")
     if tokens:
         roles = ", ".join(f"{role} {count:,}" for role, count in tokens["by_role"].items())

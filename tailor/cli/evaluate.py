@@ -24,6 +24,7 @@ def evaluate(
     require: Annotated[str | None, typer.Option(help="METRIC>=X: exit 1 where it does not hold.")] = None,
 ) -> Answer:
     """Measure a model against its base (or another) with intervals."""
+    requirement = _parsed(require) if require else None
     evaluation = api.evaluate(model, data=data, against=against, margin=margin, reporter=face.reporter)
     lines = []
     for task in evaluation["tasks"].values():
@@ -31,19 +32,24 @@ def evaluate(
         if "non_inferior" in task:
             shown = "shown" if task["non_inferior"] else "not shown"
             lines.append(f"within {task['margin_points']:g} points: {shown}")
-    met = _met(evaluation, require) if require else True
+    met = _met(evaluation, *requirement) if requirement else True
     if require:
         lines.append(f"required {require}: {'met' if met else 'NOT met'}")
     return Answer(evaluation, "\n".join(lines or ["no test rows, so nothing was measured"]), 0 if met else 1)
 
 
-def _met(evaluation: dict[str, Any], require: str) -> bool:
+def _parsed(require: str) -> tuple[str, str, float]:
+    """Metric, sign and bound, read before the test split is opened."""
     found = re.fullmatch(r"\s*([\w.:/-]+?)\s*(>=|<=)\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*", require)
     if found is None:
         raise RecipeError(f"{require!r} is no requirement", where="--require", fix="e.g. --require 'accuracy>=0.8'")
     name, sign, bound = found.groups()
+    return name, sign, float(bound)
+
+
+def _met(evaluation: dict[str, Any], name: str, sign: str, bound: float) -> bool:
     values = [task["metrics"][name]["tuned"] for task in evaluation["tasks"].values() if name in task["metrics"]]
     if not values:
         known = sorted({metric for task in evaluation["tasks"].values() for metric in task["metrics"]})
         raise RecipeError(f"{name} was not measured", where="--require", fix=f"one of: {', '.join(known)}")
-    return all(COMPARISONS[sign](value, float(bound)) for value in values)
+    return all(COMPARISONS[sign](value, bound) for value in values)

@@ -55,6 +55,8 @@ def fit(
         reporter=face.reporter,
     )
     if resume and RunFolder(Path(recipe.output)).finished:
+        if overrides:
+            face.reporter.say(f"this run is finished, so nothing was done with {' '.join(overrides)}")
         return summary_answer(RunFolder(Path(recipe.output)).read(SUMMARY))
     _agree(recipe, chosen=base is None and not _names_base(sources, overrides), yes=yes)
     if dry_run:

@@ -1,5 +1,6 @@
 """The command line: verbs to functions, errors to one line, answers to JSON or to a page of text."""
 
+import importlib.metadata
 import sys
 import traceback
 from collections.abc import Callable
@@ -43,9 +44,17 @@ def build() -> typer.Typer:
     return app
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        number = importlib.metadata.version("tailor")
+        face.show(Answer({"version": number}, f"tailor {number}"))
+        raise typer.Exit
+
+
 def _root(
     json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
     quiet: bool = typer.Option(False, "--quiet", help="No progress and no messages."),
+    version: bool = typer.Option(False, "--version", help="Which Tailor this is.", callback=_version, is_eager=True),
 ) -> None:
     pass
 
@@ -67,11 +76,9 @@ def _run(words: list[str], face: Face) -> int:
     except TailorError as error:
         return face.fail(error)
     except Interrupted as stopped:
-        face.reporter.say(str(stopped))
-        return 130
+        return face.stop(stopped)
     except (KeyboardInterrupt, typer.Abort):
-        face.reporter.say("interrupted")
-        return 130
+        return face.stop(Interrupted())
     except typer.Exit as end:
         return end.exit_code
     except BrokenPipeError:

@@ -5,8 +5,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from tailor.core.errors import TailorError
+from tailor.core.errors import Interrupted, TailorError
 from tailor.core.reporting import Reporter
+
+INTERRUPTED = 130
+"""The exit code of what was stopped from outside."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,19 @@ class Face:
 
     def fail(self, error: TailorError) -> int:
         """Print an error: one line for people, the `error` object for programs."""
+        self._tell(error, "error: ")
+        return error.exit_code
+
+    def stop(self, stopped: Interrupted) -> int:
+        """Say that the wish to stop was heard, and how to go on: in the form that errors have."""
+        self._tell(TailorError(stopped.message, fix=stopped.fix, code="interrupted"), "")
+        return INTERRUPTED
+
+    def _tell(self, error: TailorError, before: str) -> None:
         if self.json:
             sys.stdout.write(json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
         else:
-            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return error.exit_code
+            sys.stderr.write(f"{before}{' '.join(str(error).split())}\n")
 
 
 face = Face()

@@ -13,6 +13,8 @@ from tailor.core.runs import SUMMARY, RunFolder, runs_below
 
 def runs(folder: Annotated[str, typer.Argument(help="Where to look.")] = ".") -> Answer:
     """Runs below a folder."""
+    if not Path(folder).is_dir():
+        raise RunError("there is no such folder", where=folder, fix="`tailor runs` looks in the current one")
     found = []
     for run in runs_below(Path(folder)):
         summary = run.read(SUMMARY)

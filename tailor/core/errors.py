@@ -19,13 +19,15 @@ class TailorError(Exception):
     """
 
     exit_code = 2
+    kind = "error"
+    """The code of an error that is given none of its own."""
 
-    def __init__(self, message: str, *, where: str = "", fix: str = "", code: str = "error") -> None:
+    def __init__(self, message: str, *, where: str = "", fix: str = "", code: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.where = where
         self.fix = fix
-        self.code = code
+        self.code = code or self.kind
 
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
@@ -40,17 +42,25 @@ class TailorError(Exception):
 class RecipeError(TailorError):
     """A recipe that cannot be understood; `where` is the recipe key."""
 
+    kind = "recipe"
+
 
 class DataError(TailorError):
     """Data that cannot be used; `where` is `file:LINE` wherever a line is to blame."""
+
+    kind = "data"
 
 
 class BaseError(TailorError):
     """A base model that cannot be loaded or cannot carry what was asked of it."""
 
+    kind = "base"
+
 
 class RunError(TailorError):
     """A run that went wrong or whose folder cannot be used; `fix` names the last checkpoint."""
+
+    kind = "run"
 
 
 class BudgetSpent(TailorError):
@@ -73,7 +83,17 @@ class MissingExtra(TailorError):
 
 
 class Interrupted(Exception):
-    """The user asked to stop; the state has been saved. The command line exits with 130."""
+    """The user asked to stop; the state has been saved. The command line exits with 130.
+
+    Args:
+        message: what was stopped, and where its state lies.
+        fix: the command that goes on.
+    """
+
+    def __init__(self, message: str = "interrupted", *, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
 
 
 def refuse(reason: str, message: str) -> "RowRefused":

@@ -51,20 +51,21 @@ def read_file(file: File) -> Iterator[Row | BadRow]:
 # `str.splitlines` would tear them apart.
 
 _BOM = b"\xef\xbb\xbf"
-_ENCODING_FIX = "save it as UTF-8, for example: iconv -f ISO-8859-1 -t UTF-8 {name} > utf8-{name}"
+_ENCODING_FIX = "save it as UTF-8, for example: iconv -f {encoding} -t UTF-8 {name} > utf8-{name}"
 
 
 def _lines(file: File, handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(handle, start=1):
         if number == 1:
             if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise _not_utf8(file, "the file is UTF-16, not UTF-8", 1)
+                raise _not_utf8(file, "the file is UTF-16, not UTF-8", 1, encoding="UTF-16")
             line = line.removeprefix(_BOM)
         yield number, line
 
 
-def _not_utf8(file: File, message: str, line: int) -> DataError:
-    return file.error(message, code="not_utf8", line=line, fix=_ENCODING_FIX.format(name=Path(file.name).name))
+def _not_utf8(file: File, message: str, line: int, *, encoding: str = "ISO-8859-1") -> DataError:
+    fix = _ENCODING_FIX.format(name=Path(file.name).name, encoding=encoding)
+    return file.error(message, code="not_utf8", line=line, fix=fix)
 
 
 def _whole_text(file: File) -> str:
@@ -264,6 +265,8 @@ def _csv(file: File) -> Iterator[Row | BadRow]:
         lines = _CsvLines(file, handle)
         texts = iter(lines)
         head = next((line for line in texts if line.strip()), "")
+        if not head:
+            return
         if lines.broken:
             raise _not_utf8(file, lines.broken.message, lines.number)
         # The mark that occurs most in the header parts the cells: spreadsheets of half the world write semicolons.

@@ -252,8 +252,8 @@ class _Loop:
             path = self._save()
             if stop.asked and not last:
                 raise Interrupted(
-                    f"stopped after step {state.step}; the state is saved in {path} — go on with: "
-                    f"tailor fit {self.job.folder / 'recipe.yaml'} --resume"
+                    f"stopped after step {state.step}; the state is saved in {path}",
+                    fix=f"tailor fit {self.job.folder / 'recipe.yaml'} --resume",
                 )
 
     def _look(self) -> None:

@@ -18,7 +18,8 @@ def choose_metrics(options: EvaluateOptions, objective: Objective, answers: Sequ
         primary = names[0]
     if options.primary != "auto":
         primary = options.primary
-    return resolve([primary, *names], labels=objective.output.labels, answers_kind=objective.answers), primary
+    metrics = resolve([primary, *names], labels=objective.output.labels, answers_kind=objective.answers)
+    return metrics, metrics[0].name
 
 
 def deciding(options: EvaluateOptions, objective: Objective, expected: Sequence[Answer]) -> Metric:

@@ -331,7 +331,8 @@ def _resolve(name: str, labels: Labels, kind: AnswersKind) -> Metric:
     path, _, function = name.rpartition(":")
     if path.endswith(".py"):
         score = own_scorer.load(Path(path), function)
-        return _share(name, lambda answer: score(answer)[0], lambda answer: score(answer)[1])
+        # Called by its file's own name: an evaluation holds no machine's paths.
+        return _share(f"{Path(path).name}:{function}", lambda answer: score(answer)[0], lambda answer: score(answer)[1])
     if name not in METRICS:
         raise _unknown(name)
     kinds, make = METRICS[name]

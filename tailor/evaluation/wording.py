@@ -47,6 +47,7 @@ BASELINES = {
     "empty": " for never answering",
     "without_earlier_stages": " without the earlier stages",
     "alone": " for the task trained alone",
+    "itself": " for the model itself",
 }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tailor.recipe.options import Options, from_short_form
 
@@ -38,10 +38,9 @@ class DataOptions(Options):
     def _short_form(cls, value: Any) -> Any:
         return from_short_form(value, "train")
 
-    @model_validator(mode="after")
-    def _shares(self) -> "DataOptions":
-        for name in ("dev", "test"):
-            share = getattr(self, name)
-            if isinstance(share, float) and not 0 <= share < 1:
-                raise ValueError(f"{name} is a share of the rows: at least 0 and below 1")
-        return self
+    @field_validator("dev", "test")
+    @classmethod
+    def _shares(cls, share: Split) -> Split:
+        if isinstance(share, float) and not 0 <= share < 1:
+            raise ValueError("a share of the rows is at least 0 and below 1")
+        return share

@@ -20,6 +20,7 @@ from tailor.recipe.train import TrainOptions
 SHORT_FORMS = {"base": "name", "data": "train", "method": "name", "objective": "name"}
 EMBEDDED = "pocket:"
 YAML = (".yaml", ".yml")
+DEFAULT_METHOD = "lora"
 Anything = TypeVar("Anything", bound=BaseModel)
 
 
@@ -48,7 +49,7 @@ class Recipe(RecipeFile):
     base: BaseOptions
     data: DataOptions
     objective: Options | Literal["auto"] = Field("auto", description="what the data teaches; auto: by the data's form")
-    method: Options = Field(default_factory=METHODS["lora"])
+    method: Options = Field(default_factory=METHODS[DEFAULT_METHOD])
     train: TrainOptions = TrainOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
     output: str = Field("runs/auto", description="the run folder; auto: a new one named by base, method and data")
@@ -96,6 +97,10 @@ def _choose(value: Any, key: str, table: Mapping[str, type[Options]]) -> Options
     if isinstance(value, Options):
         return value
     options = from_short_form(value, "name")
+    if isinstance(options, dict) and "name" not in options:
+        if key != "method":
+            raise RecipeError("this key is missing", where=f"{key}.name", fix=_nearest("", table), code="missing_key")
+        options = {"name": DEFAULT_METHOD, **options}
     name = options.get("name") if isinstance(options, dict) else None
     if name not in table:
         raise RecipeError(
@@ -160,6 +165,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise RecipeError(f"this is not YAML: {getattr(error, 'problem', error)}", where=where) from None
+    except FileNotFoundError:
+        fix = "name a recipe (.yaml), or a data file"
+        raise RecipeError("there is no such recipe", where=str(path), fix=fix, code="missing_file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the recipe cannot be read: {error}", where=str(path)) from None
     if not isinstance(values, dict):
@@ -302,26 +310,37 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, 
     first = error.errors()[0]
     location = tuple(str(part) for part in first["loc"])
     where = ".".join(prefix + location)
+    group, depth = _group_of(model, location)
     if first["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
+        known = [field.alias or name for name, field in group.model_fields.items()]
         return RecipeError("unknown key", where=where, fix=_nearest(location[-1], known), code="unknown_key")
     if first["type"] == "missing":
         return RecipeError("this key is missing", where=where, fix=f"add `{where}: …`", code="missing_key")
     message = first["msg"].removeprefix("Value error, ")
     shown = first["type"] != HIDDEN and not isinstance(first["input"], dict | BaseModel)
     given = f", not {first['input']!r}" if shown else ""
-    return RecipeError(f"{message[0].lower()}{message[1:]}{given}", where=where, code="bad_value")
+    # What pydantic puts behind a key is which of its alternatives it tried: no part of the recipe.
+    key = location[: depth + 1]
+    meant = group.model_fields[key[-1]].description if key and key[-1] in group.model_fields else None
+    return RecipeError(
+        f"{message[0].lower()}{message[1:]}{given}",
+        where=".".join(prefix + key),
+        fix=f"{key[-1]}: {meant}" if meant else "`tailor fit --schema` tells what each key takes",
+        code="bad_value",
+    )
 
 
-def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:
-    for part in location:
+def _group_of(model: type[BaseModel], location: tuple[str, ...]) -> tuple[type[BaseModel], int]:
+    """The innermost group of options that a place lies in, and how deep in the recipe that group is."""
+    depth = 0
+    for part in location[:-1]:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
         below = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
         if below is None:
             break
-        model = below
-    return [field.alias or name for name, field in model.model_fields.items()]
+        model, depth = below, depth + 1
+    return model, depth
 
 
 def schema() -> dict[str, Any]:

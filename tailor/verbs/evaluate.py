@@ -39,7 +39,7 @@ def evaluate_model(
         model: a name, a YAML file that names a base, or a base's options.
         data: held-out rows; None: the run's own test split, which must be what it was when the run was made.
         against: what to compare with: a model, or a file of recorded answers; None: the run's base, or the base an adapter
-            names; where there is none, the guess that takes no look at a row.
+            names; where there is none, the guess that takes no look at a row, or for raw text the model itself.
         margin: points within which the model counts as not worse.
     """
     tuned, path, recipe = subject(model)
@@ -54,6 +54,8 @@ def evaluate_model(
     prepared = prepare(settings) if data is None else on_rows(settings, recipe, tuned)
     if data is None:
         _same_test(RunFolder.existing(path), prepared)
+    if other is not None:
+        _same_labels(prepared, other.name, find(other))
     place = choose_place(settings, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
     held = base_beside(base, path) if base and other is None else base
@@ -131,6 +133,18 @@ def _known_labels(objective: Any, tuned: Source, loaded: Loaded) -> None:
                 fix=f"it knows: {', '.join(tuned.labels[:20])}",
                 code="unknown_label",
             )
+
+
+def _same_labels(prepared: Prepared, against: str, source: Source) -> None:
+    """Raise where a model that is compared with has a head for labels of its own: a guess must not stand in for it."""
+    ours, theirs = prepared.objective.output.labels, source.labels
+    if ours and any(ours) and theirs and set(ours) != set(theirs):
+        raise TailorError(
+            f"it gives other labels ({', '.join(theirs[:5])}) than those that are asked for ({', '.join(ours[:5])})",
+            where=against,
+            fix="name a model of the same labels, or leave --against out",
+            code="other_labels",
+        )
 
 
 def _same_test(folder: RunFolder, prepared: Prepared) -> None:

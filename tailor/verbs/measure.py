@@ -31,6 +31,8 @@ GUESSED = {"label", "labels", "number", "tags", "span"}
 
 Recorded = Callable[[Sequence[Answer]], list[Answer]]
 """Answers of a model that need not be there any more: those to the rows that another one has answered."""
+WRITTEN = {"text"}
+"""Kinds of answers that a model which never answers would leave out."""
 GENERATED_ROWS = 200
 GENERAL_WINDOW = 128
 """Tokens of a window of the general text: fixed, so that every run of a base starts from the same figure."""
@@ -70,8 +72,10 @@ def evaluate(
     """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks.
 
     `base`: a model, answers that one gave (a function that picks those to the same rows), or None for a guess that takes
-    no look at a row.
+    no look at a row; where nothing can be guessed (raw text), the model is held against itself.
     """
+    if not len(prepared.splits["test"].store) and prepared.recipe.evaluate.forgetting is not True:
+        return Measured({"tasks": {}})
     _freeze(prepared, base if isinstance(base, BaseOptions) else tuned, place, reporter)
     reporter.say("the tuned model answers the test rows")
     after = sit(prepared, tuned, place, reporter)
@@ -84,7 +88,8 @@ def evaluate(
         raise BaseError("this model has no head for this task, so it cannot be measured", where=tuned.name)
     if not after.answers:
         return Measured({"tasks": {}, "forgetting": forgetting})
-    baseline, base_answers = ("base", before.answers) if before.answers else _no_information(prepared, after.answers)
+    name = "itself" if before is after else "base"
+    baseline, base_answers = (name, before.answers) if before.answers else _no_information(prepared, after.answers)
     metrics, primary = choose_metrics(prepared.recipe.evaluate, prepared.objective, [*base_answers, *after.answers])
     result = task_result(
         base_answers,
@@ -107,7 +112,7 @@ def _before(
     prepared: Prepared, base: BaseOptions | Recorded | None, after: Sitting, place: Place, reporter: Reporter
 ) -> Sitting:
     if base is None:
-        return Sitting(None, None)
+        return Sitting(None, None) if prepared.objective.answers in GUESSED | WRITTEN else after
     if not isinstance(base, BaseOptions):
         return Sitting(base(after.answers or []), None)
     reporter.say("the base answers the same rows")
@@ -190,6 +195,8 @@ def _loaded(prepared: Prepared, model: BaseOptions, place: Place) -> tuple[Any, 
     """A model with its weights, that encodes by its own tokenizer and template, and the output it was asked for."""
     recipe, objective = prepared.recipe, prepared.objective
     source = find(model)
+    if objective.output.labels != source.labels and set(objective.output.labels) == set(source.labels):
+        objective.adopt(source.labels)  # the same labels, counted in another order
     # What is written may be as long as the context; what is read is cut where training cut it.
     data = recipe.data.model_copy(update={"max_length": "auto"} if objective.generates else {})
     base = make_base(recipe.model_copy(update={"base": model, "data": data}), source, objective, prepared.loaded)

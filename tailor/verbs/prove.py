@@ -123,9 +123,20 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         quantize=below.options.quantize,
         own_loader=own_loader(artefact.folder),
     )
-    found = run_stock(probe)
+    another = _made_from_another(artefact)
+    try:
+        found = run_stock(probe)
+    except TailorError as error:
+        if not another:
+            raise
+        raise BaseError(
+            f"this was made from another base than {below.name}, on which it does not run ({error.message})",
+            where=str(artefact.folder),
+            fix="add --base BASE with the base that it was made from",
+            code="wrong_base",
+        ) from None
     proof = judge(found, None)
-    if _made_from_another(artefact):
+    if another:
         proof.add(f"this was made from another base: what {below.name} holds differs from what was recorded")
     if server is not None and "reloaded" in found.texts:
         contrasts = tell_apart(found.texts["reloaded"], found.texts["base"], asked.tokenizer)
@@ -197,17 +208,25 @@ def _head(artefact: Artefact) -> str:
     task = TASKS.get(settings.get("task_type") or "") or settings.get("head")
     if task:
         return task
+    wrapped = _known_head(str((settings.get("auto_mapping") or {}).get("base_model_class")))
+    if wrapped:
+        return wrapped
     if SPAN_HEAD in (settings.get("modules_to_save") or ()):
         return "span"
     if (folder / LABELS_FILE).exists() and artefact.source.mean_pool_head is not None:
         return "labels"
     name = next(iter(config.architectures or []), "")
-    known = next((head for ending, head in ARCHITECTURES.items() if name.endswith(ending)), None)
+    known = _known_head(name)
     if getattr(config, "is_encoder_decoder", False) and known not in ("labels", "span"):
         return "sequence"  # MarianMTModel, T5WithLMHeadModel: what they are called tells nothing
     # A bare trunk whose config names labels was a classifier, and has lost its head.
     plain = [f"LABEL_{index}" for index in range(2)]
     return known or ("embedding" if list(config.id2label.values()) == plain else "labels")
+
+
+def _known_head(name: str) -> str | None:
+    """What a stock class reads off, by how its name ends; PEFT notes that class beside an adapter without a task type."""
+    return next((head for ending, head in ARCHITECTURES.items() if name.endswith(ending)), None)
 
 
 def _label_count(artefact: Artefact) -> int:

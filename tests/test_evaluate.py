@@ -1,0 +1,112 @@
+"""`tailor.evaluate` of models that Tailor did not train: against nothing, the wrong thing, and each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
+
+import tailor
+from tailor.compose import prepare
+from tailor.core.errors import TailorError
+from tailor.core.reporting import Reporter
+from tailor.engine.place import Place
+from tailor.verbs.measure import evaluate
+from tests.test_cli import call
+from tests.tiny import COLOURS, make_recipe, rows_of, tokenizer, write_rows
+
+
+def classifier(bert: Path, folder: Path, labels: list[str]) -> Path:
+    """A classifier with weights that do not depend on the order of its labels, saved with transformers alone."""
+    torch.manual_seed(0)
+    drawn = {name: torch.randn(32) for name in sorted(labels)}
+    names = dict(enumerate(labels))
+    model = BertForSequenceClassification.from_pretrained(bert, num_labels=len(labels), id2label=names)
+    with torch.no_grad():
+        model.bert.pooler.dense.weight.copy_(torch.eye(32))
+        model.bert.pooler.dense.bias.zero_()
+        model.classifier.weight.copy_(torch.stack([drawn[name] for name in labels]))
+        model.classifier.bias.zero_()
+    model.save_pretrained(folder)
+    tokenizer(encoder=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", rows_of("single", 40))
+
+
+def only(answer: dict[str, Any]) -> dict[str, Any]:
+    task: dict[str, Any] = answer["tasks"]["default"]
+    return task
+
+
+def by_stock(folder: Path, rows: Path) -> float:
+    """Accuracy, row by row, with transformers alone."""
+    model, words = (
+        AutoModelForSequenceClassification.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    with torch.no_grad():
+        said = [model(**words(row["text"], return_tensors="pt")).logits[0].argmax() for row in lines]
+    right = [model.config.id2label[int(index)] == row["label"] for index, row in zip(said, lines, strict=True)]
+    return sum(right) / len(right)
+
+
+def test_anyones_classifier_without_a_base_is_held_against_a_guess(bert: Path, held_out: Path, tmp_path: Path) -> None:
+    folder = classifier(bert, tmp_path / "colours", [*COLOURS])
+    task = only(tailor.evaluate(folder, data=str(held_out)))
+    assert task["baseline"] == "majority"
+    assert task["metrics"]["accuracy"]["tuned"] == pytest.approx(by_stock(folder, held_out))
+
+
+def test_a_base_is_measured_by_itself(llama: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", rows_of("language", 12))
+    answer = tailor.evaluate(llama, data=str(rows))
+    loss = only(answer)["metrics"]["loss"]
+    assert only(answer)["baseline"] == "itself"
+    assert loss["base"] == loss["tuned"] > 0
+    assert answer["forgetting"]["delta"] == 0
+
+
+def test_labels_in_another_order_are_the_same_labels(bert: Path, held_out: Path, tmp_path: Path) -> None:
+    one = classifier(bert, tmp_path / "one", sorted(COLOURS))
+    other = classifier(bert, tmp_path / "other", sorted(COLOURS, reverse=True))
+    task = only(tailor.evaluate(one, data=str(held_out), against=str(other)))
+    assert task["baseline"] == "base", "and not a guess in its place"
+    accuracy = task["metrics"]["accuracy"]
+    assert accuracy["base"] == accuracy["tuned"] == pytest.approx(by_stock(other, held_out))
+
+
+def test_a_model_of_other_labels_is_no_comparison(bert: Path, held_out: Path, tmp_path: Path) -> None:
+    folder = classifier(bert, tmp_path / "colours", [*COLOURS])
+    other = classifier(bert, tmp_path / "moods", ["glad", "sad"])
+    with pytest.raises(TailorError, match=r"other labels \(glad, sad\)") as raised:
+        tailor.evaluate(folder, data=str(held_out), against=str(other))
+    assert (raised.value.code, raised.value.where) == ("other_labels", str(other))
+
+
+def test_a_requirement_that_is_none_opens_no_test_split(
+    bert: Path, held_out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = classifier(bert, tmp_path / "colours", [*COLOURS])
+    words = ["evaluate", folder, "--data", held_out, "--json", "--quiet"]
+    before = json.loads(call(capsys, *words)[1])["tasks"]["default"]["opened"]
+    code, out, _ = call(capsys, *words, "--require", "accuracy>0.1")
+    assert (code, json.loads(out)["error"]["where"]) == (2, "--require")
+    assert json.loads(call(capsys, *words)[1])["tasks"]["default"]["opened"] == before + 1
+
+
+@pytest.mark.parametrize("forgetting", ["auto", True])
+def test_without_a_test_split_there_is_nothing_to_report_unless_asked(
+    llama: Path, tmp_path: Path, forgetting: object
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", rows_of("language", 6))
+    recipe = make_recipe(llama, rows, tmp_path / "run", evaluate={"forgetting": forgetting})
+    found = evaluate(prepare(recipe), recipe.base, recipe.base, Place("cpu", "fp32", ""), "", Reporter(quiet=True))
+    assert found.evaluation["tasks"] == {}
+    assert set(found.evaluation) == ({"tasks"} if forgetting == "auto" else {"tasks", "forgetting"})
