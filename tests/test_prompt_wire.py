@@ -64,6 +64,36 @@ def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path) -> No
         assert tailor.prove(run)["passed"]
 
 
+def shows_how_short(body: Mapping[str, Any]) -> str:
+    """A model that says a document again and again, until it has been shown a summary."""
+    turns = body["messages"]
+    document = turns[-1]["content"].rpartition(":")[2].strip()
+    return document.partition(".")[0] if any(turn["role"] == "assistant" for turn in turns) else f"{document} " * 9
+
+
+def test_a_summary_of_fifty_words_is_both_short_and_like_the_reference(tmp_path: Path) -> None:
+    rows = [
+        {
+            "document": f"Ship {n} reached the harbour. It had {n} crates of tea on board.",
+            "summary": f"Ship {n} arrived",
+        }
+        for n in range(60)
+    ]
+    (tmp_path / "news.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    method = {"name": "prompt", "instruction": "Summarize this document in 50 words.", "candidates": 6, "rows": 12}
+    metric = ["evaluate.primary=rouge_l & max_words:50", "evaluate.metrics=[rouge_l, max_words:50]"]
+    with serving(Script(rule=shows_how_short)) as url:
+        parts = {"base": f"{url}#m", "data": str(tmp_path / "news.jsonl"), "reporter": Reporter(quiet=True)}
+        run = tailor.fit(**parts, method=method, output=str(tmp_path / "run"), overrides=metric)
+    metrics = run.evaluation["tasks"]["default"]["metrics"]
+    assert metrics["max_words:50"]["base"] == metrics["rouge_l & max_words:50"]["base"] == 0.0
+    assert metrics["rouge_l"]["base"] > 0.0, "long answers alone are like the reference in part"
+    assert metrics["max_words:50"]["tuned"] == 1.0
+    assert metrics["rouge_l & max_words:50"]["tuned"] == pytest.approx(metrics["rouge_l"]["tuned"])
+    assert run.evaluation["tasks"]["default"]["verdict"] == "better"
+    assert run.proof["passed"]
+
+
 SCORER = """
 def signed(row, answer):
     right = answer.endswith("Lantern desk")
