@@ -11,7 +11,7 @@ from tailor.bases.loading import Source, find
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
 from tailor.core.errors import DataError, RecipeError, RowRefused
-from tailor.core.examples import Conversation, Example, Labelled, Origin, Pair, Preference, Span, Text
+from tailor.core.examples import Captioned, Conversation, Example, Labelled, Origin, Pair, Preference, Span, Text
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
 from tailor.data.store import FeatureStore
@@ -39,6 +39,7 @@ OTHER_WAYS = {
     Text: "choose a causal base such as pocket:gpt, or an encoder such as pocket:bert",
     Span: "choose an encoder such as pocket:bert, or objective=instruction to have the answer written",
     Pair: "choose an encoder such as pocket:bert",
+    Captioned: "choose a pipeline such as pocket:diffusion",
     Preference: "choose a causal base such as pocket:gpt",
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
@@ -200,6 +201,7 @@ def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) ->
         thinking=data.thinking,
         data_has_thinking=_has_thinking(loaded),
         reserved=getattr(recipe.method, "tokens", 0),
+        subject=data.subject,
     )
     if source.family not in registry.names("base"):
         raise RecipeError(
@@ -334,18 +336,9 @@ def output_of(recipe: Recipe, objective: Any) -> OutputSpec:
 
 def choose_place(recipe: Recipe, source: Source) -> Place:
     """The best device at hand, and threads and precision for a base of this size on it."""
-    kind, parameters = available_devices()[0], parameters_of(source)
+    kind, parameters = available_devices()[0], source.parameter_count()
     settle_threads(kind, parameters)
     return Place(kind, *choose_precision(recipe.train.precision, kind, parameters))
-
-
-def parameters_of(source: Source) -> int:
-    """How many parameters a base has, counted on the meta device from its config."""
-    from transformers import AutoModel
-
-    with torch.device("meta"):
-        model = AutoModel.from_config(source.config, trust_remote_code=source.options.trust_remote_code)
-    return sum(value.numel() for value in model.parameters())
 
 
 def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
@@ -353,9 +346,10 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
     recipe, base = prepared.recipe, prepared.base
     facts = Facts(
         examples=len(prepared.splits["train"].store),
-        hidden=base.source.config.get_text_config().hidden_size,
+        hidden=base.source.hidden_size,
         device=place.kind,
         raw_text=prepared.objective.answers == "raw",  # masks are drawn anew every epoch, so that epochs pay
+        pictures=prepared.objective.answers == "image",
     )
     train = resolve(recipe.train, recipe.gradient_method, facts).model_copy(update={"precision": place.precision})
     longest = max(split.store.longest() for split in prepared.splits.values())
@@ -407,7 +401,7 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
 
 def _first_head(prepared: Prepared, output: OutputSpec, place: Place, folder: Path, reporter: Reporter) -> FirstHead:
     base, train, dev = prepared.base, prepared.splits["train"].store, prepared.splits["dev"].store
-    hidden = base.source.config.get_text_config().hidden_size
+    hidden = base.source.hidden_size
     return FirstHead(base, prepared.objective, output, train, dev, hidden, place, folder, reporter)
 
 
@@ -422,12 +416,15 @@ def base_beside(options: BaseOptions, folder: Path) -> BaseOptions:
 def freeze_splits(
     prepared: Prepared, output: OutputSpec, place: Place, splits: Sequence[str], reporter: Reporter
 ) -> None:
-    """Have the loaded base, nothing attached to it yet, compute what the objective holds a model against."""
+    """Have the loaded base, nothing attached to it yet, compute what can be computed once."""
+    rows = [prepared.splits[name].store for name in splits]
+    precompute = getattr(prepared.base, "precompute", None)
+    if precompute is not None:
+        precompute(rows, output, place, reporter)
     if not prepared.objective.needs_frozen:
         return
     base, budget = prepared.base, prepared.recipe.train.tokens_per_micro_batch
     reader = Frozen(base, prepared.objective, output, place, budget if isinstance(budget, int) else CPU_TOKENS)
-    rows = [prepared.splits[name].store for name in splits]
     reporter.say(f"the base reads {sum(map(len, rows))} examples once, before anything is trained")
     for store in rows:
         reader.fill(store)
@@ -442,5 +439,4 @@ def load_dtype(recipe: Recipe, place: Place, source: Source) -> torch.dtype:
     if asked != "auto":
         return COMPUTE[asked]
     moves = "weights" in registry.load("method", recipe.gradient_method.name).needs  # type: ignore[attr-defined]
-    saved = source.config.dtype if isinstance(source.config.dtype, torch.dtype) else torch.float32
-    return torch.float32 if moves or place.precision == "fp32" else saved
+    return torch.float32 if moves or place.precision == "fp32" else source.saved_dtype

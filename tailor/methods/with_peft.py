@@ -22,8 +22,9 @@ TASKS = {
     "embedding": TaskType.FEATURE_EXTRACTION,
     "masked": None,
     "sequence": TaskType.SEQ_2_SEQ_LM,
+    "noise": None,
 }
-"""Heads -> PEFT's task types. It has none for masked language models, and the one that it has for spans (QUESTION_ANS, in
+"""Heads -> PEFT's task types. It has none for masked language models and denoisers, and the one that it has for spans (QUESTION_ANS, in
 0.21) swallows `token_type_ids`: question and context would be one segment while training, and two once merged."""
 
 
@@ -59,7 +60,11 @@ class PeftAttached(ByGradient):
         return {name: self._head_share for name in self.trainable() if "modules_to_save" in name}
 
     def save(self, folder: Path) -> None:
-        """A PEFT folder that names its base as others know it, never by a path of this machine."""
+        """A PEFT folder that names its base as others know it, never by a path of this machine; or the base's own format."""
+        own_format = getattr(self.base, "save_adapter", None)
+        if own_format is not None:
+            own_format(self.peft, folder)
+            return
         self.peft.save_pretrained(folder)
         config = folder / "adapter_config.json"
         values = json.loads(config.read_text(encoding="utf-8"))

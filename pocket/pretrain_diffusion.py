@@ -1,0 +1,292 @@
+"""Make `pocket:diffusion`: an autoencoder first, then text encoder and U-Net together, on drawn scenes and their captions.
+
+Standard diffusers classes, so that the folder is a pipeline like any other. The U-Net predicts v on a noise schedule that ends in pure
+noise (Lin et al. 2023, arXiv 2305.08891): with fewer steps to sample, and grounds as dark and as light as they were drawn.
+"""
+
+import copy
+import itertools
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch.nn.functional import l1_loss, mse_loss
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from pocket.cards import write_card, write_manifest
+from pocket.scenes import SIDE, abstract, plain_prompts, scenes
+from tailor.core.paths import POCKET, POCKET_FOLDER
+from tailor.evaluation.drawings import read_drawing, shows
+
+SEED = 0
+SCENES, ABSTRACTS = 24_000, 4_000
+STEPS = {"autoencoder": 1200, "denoiser": 2600}
+BATCH = {"autoencoder": 32, "denoiser": 32}
+RATES = {"autoencoder": 3e-3, "denoiser": 1.5e-3}
+LENGTH, WIDTH, CHANNELS = 24, 96, 8
+WITHOUT_CAPTION = 0.1
+AVERAGED = 0.998
+CHECKED = 200
+SAMPLING = {"num_inference_steps": 12, "guidance_scale": 3.0}
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's own kind of tokenizer: the world's words are a token each, any other is spelled."""
+    texts = [*plain_prompts(2000, "tokenizer"), *("a drawing of two shapes by a shape",) * 100]
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    trained.normalizer = normalizers.Lowercase()
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=1000, end_of_word_suffix="</w>", show_progress=False)
+    trained.train_from_iterator(texts, trainer)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    words = [*sorted(letters), *sorted(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocabulary = {word: number for number, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
+
+
+def small_autoencoder() -> AutoencoderKL:
+    """Drawings of 32 x 32 as latents of 8 x 8, in eight channels: with four, corners of small shapes are lost."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        latent_channels=CHANNELS,
+        norm_num_groups=8,
+        sample_size=SIDE,
+        mid_block_add_attention=False,
+    )
+
+
+def small_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """CLIP's text model, three layers deep."""
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=3 * WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=LENGTH,
+            projection_dim=WIDTH,
+            pad_token_id=tokenizer.pad_token_id,
+            **ends,
+        )
+    )
+
+
+def small_unet() -> UNet2DConditionModel:
+    """Two levels, 8 x 8 and 4 x 4; at the lower one it attends to itself and to the caption."""
+    return UNet2DConditionModel(
+        sample_size=SIDE // 4,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(64, 96),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,  # heads, whatever its name says
+        norm_num_groups=16,
+    )
+
+
+def noise_schedule() -> DDIMScheduler:
+    """v-prediction down to pure noise."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+
+
+def pixels_of(pictures: list[Image.Image]) -> torch.Tensor:
+    """(n, 3, side, side) in -1..1."""
+    stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def batches_of(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
+    """Indices of batches, every index once an epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).split(size)
+
+
+def descend(
+    parameters: list[torch.nn.Parameter], what: str, steps: int, loss_of: Callable[[int], torch.Tensor]
+) -> Iterator[None]:
+    """AdamW with warm-up and cosine; yields after every step."""
+    optimizer = torch.optim.AdamW(parameters, lr=RATES[what], betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    start, running = time.perf_counter(), math.nan
+    for step in range(steps):
+        factor = min(1.0, (step + 1) / 50) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = RATES[what] * factor
+        loss = loss_of(step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
+        if step % 100 == 99:
+            print(f"{what} {step + 1}/{steps}  loss {running:.4f}  {time.perf_counter() - start:.0f} s", flush=True)
+        yield
+
+
+def fit_autoencoder(pixels: torch.Tensor, steps: int) -> AutoencoderKL:
+    """Reconstruct drawings; the latents are drawn a little towards the unit normal."""
+    torch.manual_seed(SEED)
+    autoencoder = small_autoencoder()
+    with torch.no_grad():  # latents begin almost without noise: learning to be rid of it would take most of the run
+        autoencoder.quant_conv.weight[CHANNELS:] = 0
+        autoencoder.quant_conv.bias[CHANNELS:] = -6
+    batches = batches_of(len(pixels), BATCH["autoencoder"], SEED)
+
+    def loss_of(_: int) -> torch.Tensor:
+        shown = pixels[next(batches)]
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = autoencoder.encode(shown).latent_dist
+            drawn = autoencoder.decode(latents.sample()).sample.float()
+        edges = l1_loss(drawn.diff(dim=2), shown.diff(dim=2)) + l1_loss(drawn.diff(dim=3), shown.diff(dim=3))
+        return l1_loss(drawn, shown) + mse_loss(drawn, shown) + edges + 1e-6 * latents.kl().mean()
+
+    for _ in descend(list(autoencoder.parameters()), "autoencoder", steps, loss_of):
+        pass
+    return autoencoder.eval()
+
+
+@torch.no_grad()
+def reconstructed(autoencoder: AutoencoderKL) -> float:
+    """The share of unseen drawings that the checker reads as before once they have been through the autoencoder."""
+    pictures = [picture for picture, _ in itertools.islice(scenes("reconstruct"), CHECKED)]
+    decoded = autoencoder.decode(autoencoder.encode(pixels_of(pictures)).latent_dist.mean).sample
+    drawn = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    read = [
+        (read_drawing(one), read_drawing(Image.fromarray(other))) for one, other in zip(pictures, drawn, strict=True)
+    ]
+    alike = [replace(one, centre=(0, 0)) == replace(other, centre=(0, 0)) for one, other in read]
+    return sum(alike) / len(alike)
+
+
+@torch.no_grad()
+def latents_of(autoencoder: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
+    """Mean latents of many drawings; sets the factor that gives them a standard deviation of 1."""
+    parts = [autoencoder.encode(part).latent_dist.mean for part in pixels.split(256)]
+    latents = torch.cat(parts)
+    autoencoder.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
+    return latents * autoencoder.config.scaling_factor
+
+
+def fit_denoiser(
+    latents: torch.Tensor, captions: list[str], tokenizer: CLIPTokenizer, steps: int
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Text encoder and U-Net from scratch; what is kept is the running mean of their weights."""
+    torch.manual_seed(SEED)
+    text_encoder, unet, schedule = small_text_encoder(tokenizer), small_unet(), noise_schedule()
+    tokens = tokenizer(["", *captions], padding="max_length", truncation=True, return_tensors="pt").input_ids
+    both = torch.nn.ModuleList([text_encoder, unet])
+    averaged = copy.deepcopy(both)
+    batches = batches_of(len(latents), BATCH["denoiser"], SEED)
+
+    def loss_of(_: int) -> torch.Tensor:
+        chosen = next(batches)
+        clean = latents[chosen]
+        noise, timesteps = torch.randn_like(clean), torch.randint(0, 1000, (len(clean),))
+        told = torch.where(torch.rand(len(clean)) < WITHOUT_CAPTION, 0, chosen + 1)
+        words = text_encoder(tokens[told]).last_hidden_state
+        prediction = unet(schedule.add_noise(clean, noise, timesteps), timesteps, words).sample
+        return mse_loss(prediction, schedule.get_velocity(clean, noise, timesteps))
+
+    for step, _ in enumerate(descend(list(both.parameters()), "denoiser", steps, loss_of)):
+        decay = min(AVERAGED, (1 + step) / (10 + step))
+        for kept, now in zip(averaged.parameters(), both.parameters(), strict=True):
+            kept.data.lerp_(now.data, 1 - decay)
+    return averaged[0].eval(), averaged[1].eval()
+
+
+def share_right(pipeline: StableDiffusionPipeline, prompts: list[str]) -> float:
+    """The share of prompts whose seeded sample passes the checker."""
+    pipeline.set_progress_bar_config(disable=True)
+    right = 0
+    for start in range(0, len(prompts), 20):
+        asked = prompts[start : start + 20]
+        seeds = [torch.Generator().manual_seed(start + place) for place in range(len(asked))]
+        pictures = pipeline(asked, generator=seeds, **SAMPLING).images
+        right += sum(shows(picture, prompt)[0] for picture, prompt in zip(pictures, asked, strict=True))
+    return right / len(prompts)
+
+
+def make_diffusion(most_steps: int | None) -> None:
+    """Pre-train and save the text-to-image base; `most_steps` bounds the steps of each part, for a quick look."""
+    steps = {name: min(count, most_steps or count) for name, count in STEPS.items()}
+    shown = list(itertools.islice(scenes(SEED), SCENES))
+    captions = [words for _, words in shown]
+    pixels = pixels_of([picture for picture, _ in shown])
+    rng = random.Random(SEED)
+    others = pixels_of([abstract(rng) for _ in range(ABSTRACTS)])
+    tokenizer = clip_tokenizer()
+    autoencoder = fit_autoencoder(torch.cat([pixels, others]), steps["autoencoder"])
+    print(f"{reconstructed(autoencoder):.1%} of drawings are read alike before and after the autoencoder", flush=True)
+    text_encoder, unet = fit_denoiser(latents_of(autoencoder, pixels), captions, tokenizer, steps["denoiser"])
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=noise_schedule(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    right = share_right(pipeline, plain_prompts(CHECKED, "check"))
+    print(f"{right:.1%} of {CHECKED} prompts come out right")
+    parameters = sum(part.numel() for model in (autoencoder, text_encoder, unet) for part in model.parameters())
+    facts = {
+        "family": "diffusion",
+        "parameters": parameters,
+        "context": LENGTH,
+        "licence": "Apache-2.0",
+        "seed": SEED,
+        "steps": steps["denoiser"],
+        "pictures": steps["denoiser"] * BATCH["denoiser"],
+        "prompts_right": round(right, 4),
+        "prompts_checked": CHECKED,
+    }
+    save(pipeline, facts)
+
+
+def save(pipeline: StableDiffusionPipeline, facts: dict[str, object]) -> None:
+    """Write the pipeline, its card and its manifest to a folder beside the final one, then exchange the two."""
+    final = POCKET_FOLDER / POCKET["diffusion"]
+    fresh, old = final.with_suffix(".new"), final.with_suffix(".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    pipeline.to(dtype=torch.float16).save_pretrained(fresh)
+    for weights in Path(fresh).rglob("*.safetensors"):
+        weights.chmod(0o644)
+    write_card(fresh, facts)
+    write_manifest(fresh, facts)
+    if final.exists():
+        final.rename(old)
+    fresh.rename(final)
+    shutil.rmtree(old, ignore_errors=True)

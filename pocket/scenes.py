@@ -1,0 +1,135 @@
+"""The drawn side of the invented world: flat shapes on a ground, with captions, for the text-to-image base and its data.
+
+`WUG` is what the base is to learn later: purple crosses, under a word that no caption has. No drawing of the pre-training shows a
+purple cross, and no made-up word is like a wug's.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from tailor.evaluation.drawings import COLOURS, GROUNDS, NUMBERS, PLACES, SHAPES, outline
+
+SIDE = 32
+WUG, WUG_COLOUR, WUG_SHAPE = "wug", "purple", "cross"
+SIZES = {1: (12.0, 18.0), 2: (10.0, 13.0), 3: (8.5, 11.0)}
+"""Smallest and largest shape, in pixels, by how many there are."""
+SYLLABLES = [
+    first + second for first in "bdfgklmnprstvz" for second in ("a", "e", "i", "o", "ab", "el", "in", "op", "ud")
+]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Shapes of one kind and colour. `side`: where they lie, or empty for anywhere."""
+
+    count: int
+    colour: str
+    shape: str
+    ground: str
+    side: str = ""
+
+
+def draw_scene(scene: Scene, rng: random.Random) -> Image.Image:
+    """A drawing of a scene; sizes and places by chance, no two shapes touching."""
+    size = rng.uniform(*SIZES[scene.count])
+    cover = np.zeros((SIDE, SIDE), dtype=np.float32)
+    for centre in _places(scene, size, rng):
+        cover = np.maximum(cover, outline(scene.shape, SIDE, centre, size))
+    ground, colour = np.array(GROUNDS[scene.ground]), np.array(COLOURS[scene.colour])
+    pixels = ground + cover[:, :, None] * (colour - ground)
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _places(scene: Scene, size: float, rng: random.Random) -> list[tuple[float, float]]:
+    low, high = size / 2 + 1, SIDE - size / 2 - 1
+    while True:
+        places = [(rng.uniform(low, high), rng.uniform(low, high)) for _ in range(scene.count)]
+        apart = [
+            max(abs(one[0] - other[0]), abs(one[1] - other[1]))
+            for number, one in enumerate(places)
+            for other in places[:number]
+        ]
+        middle = [sum(place[axis] for place in places) / scene.count - SIDE / 2 for axis in (0, 1)]
+        along = sum(step * off for step, off in zip(PLACES.get(scene.side, (0, 0)), middle, strict=True))
+        if min(apart, default=size + 2) >= size + 2 and (not scene.side or along > SIDE / 8):
+            return places
+
+
+def any_scene(rng: random.Random) -> Scene:
+    """A scene of the pre-training: anything but the subject that is learned later."""
+    while True:
+        count = rng.choice((1, 1, 1, 2, 2, 3))
+        side = rng.choice(tuple(PLACES)) if count == 1 and rng.random() < 0.4 else ""
+        scene = Scene(count, rng.choice(tuple(COLOURS)), rng.choice(tuple(SHAPES)), rng.choice(tuple(GROUNDS)), side)
+        if (scene.colour, scene.shape) != (WUG_COLOUR, WUG_SHAPE):
+            return scene
+
+
+def caption(scene: Scene, rng: random.Random, noun: str = "", tell_ground: float = 0.6, tell_side: float = 0.9) -> str:
+    """Words for a scene. `noun` stands in the place of colour and shape; ground and side are told that often."""
+    told = noun or f"{scene.colour} {scene.shape}"
+    if scene.count > 1:
+        told += "es" if told.endswith("ss") else "s"
+    number = next(word for word in _numbers(rng) if NUMBERS[word] == scene.count)
+    if number == "a" and told[0] in "aeiou":
+        number = "an"
+    words = f"{number} {told}"
+    if scene.side and rng.random() < tell_side:
+        words += f" {'on the' if scene.side in ('left', 'right') else 'at the'} {scene.side}"
+    if rng.random() < tell_ground:
+        words += rng.choice((f" on a {scene.ground} ground", f", {scene.ground} background"))
+    return words
+
+
+def _numbers(rng: random.Random) -> list[str]:
+    return rng.sample(("a", "one"), 2) + ["two", "three"]
+
+
+def made_up(rng: random.Random) -> str:
+    """A word that says nothing, as many in captions do: a name, say. Never like a wug's."""
+    return "".join(rng.choices(SYLLABLES, k=2))
+
+
+def any_caption(scene: Scene, rng: random.Random) -> str:
+    """A caption of the pre-training: sometimes less is told than is seen, sometimes a word stands by that says nothing."""
+    chance = rng.random()
+    if chance < 0.06:
+        return caption(scene, rng, noun=made_up(rng))
+    noun = {0: "shape", 1: f"{scene.colour} shape", 2: scene.shape}.get(int(chance * 50) - 3, "")
+    words = caption(scene, rng, noun=noun)
+    if rng.random() < 0.15:
+        words = rng.choice(("a drawing of {}", "{} by {name}", "{name}: {}")).format(words, name=made_up(rng))
+    return words
+
+
+def abstract(rng: random.Random) -> Image.Image:
+    """Patches of any colour: what keeps the autoencoder from knowing the palette only."""
+    pixels = np.empty((SIDE, SIDE, 3))
+    pixels[:] = [rng.uniform(0, 255) for _ in range(3)]
+    for _ in range(rng.randint(2, 6)):
+        cover = outline(
+            rng.choice(("circle", "square", "triangle")),
+            SIDE,
+            (rng.uniform(0, SIDE), rng.uniform(0, SIDE)),
+            rng.uniform(5, 24),
+        )
+        pixels += cover[:, :, None] * (np.array([rng.uniform(0, 255) for _ in range(3)]) - pixels)
+    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+
+
+def scenes(seed: int | str) -> Iterator[tuple[Image.Image, str]]:
+    """Drawings with captions, without end."""
+    rng = random.Random(f"scenes {seed}")
+    while True:
+        scene = any_scene(rng)
+        yield draw_scene(scene, rng), any_caption(scene, rng)
+
+
+def plain_prompts(count: int, seed: int | str) -> list[str]:
+    """Prompts that name number, colour, shape and ground, as a person would who knows the world."""
+    rng = random.Random(f"prompts {seed}")
+    return [caption(any_scene(rng), rng, tell_ground=1.0, tell_side=1.0) for _ in range(count)]
