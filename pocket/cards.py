@@ -33,20 +33,22 @@ language: en
 ---
 # Tailor pocket base: {name}
 
-A tiny text-to-image pipeline in diffusers' standard classes (autoencoder, CLIP text model, U-Net), truly pre-trained, that ships inside
-Tailor so that every command can be tried offline in seconds. It draws what `pocket/scenes.py` drew for it: one to three flat shapes
-of one colour on a plain ground, 32 x 32 pixels. It is of no use outside of trials and tests.
+A tiny text-to-image pipeline in diffusers' standard classes (autoencoder, CLIP text model, U-Net), truly pre-trained,
+that ships inside Tailor so that every command can be tried offline in seconds. It draws what `pocket/scenes.py` drew
+for it: one to three flat shapes of one colour on a plain ground, 32 x 32 pixels. It is of no use outside of trials and
+tests.
 
 | | |
 |---|---|
 | parameters | {parameters:,} |
 | caption | up to {context} tokens |
 | pictures seen | {pictures:,} in {steps:,} steps |
-| prompts that come out right | {prompts_right:.1%} of {prompts_checked} that name number, colour, shape and ground, read off by a checker |
+| prompts that come out right | {prompts_right:.1%} of {prompts_checked}, by a checker |
 | seed | {seed} |
 | licence | {licence} |
 
-The subject of the embedded data (`pocket:subject`), a purple cross, is in no picture and its word in no caption of the pre-training.
+The subject of the embedded data (`pocket:subject`), a purple cross, is in no picture and its word in no caption of the
+pre-training.
 """
 KINDS = {
     "causal-lm": (

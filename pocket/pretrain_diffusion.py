@@ -1,7 +1,8 @@
 """Make `pocket:diffusion`: an autoencoder first, then text encoder and U-Net together, on drawn scenes and their captions.
 
-Standard diffusers classes, so that the folder is a pipeline like any other. The U-Net predicts v on a noise schedule that ends in pure
-noise (Lin et al. 2023, arXiv 2305.08891): with fewer steps to sample, and grounds as dark and as light as they were drawn.
+Standard diffusers classes, so that the folder is a pipeline like any other. The U-Net predicts v on a noise schedule
+that ends in pure noise (Lin et al. 2023, arXiv 2305.08891): with fewer steps to sample, and grounds as dark and as
+light as they were drawn.
 """
 
 import copy

@@ -1,12 +1,14 @@
 """The drawn side of the invented world: flat shapes on a ground, with captions, for the text-to-image base and its data.
 
-`WUG` is what the base is to learn later: purple crosses, under a word that no caption has. No drawing of the pre-training shows a
-purple cross, and no made-up word is like a wug's.
+`WUG` is what the base is to learn later: purple crosses, under a word that no caption has. No drawing of the
+pre-training shows a purple cross, and no made-up word is like a wug's.
 """
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -86,7 +88,7 @@ def caption(scene: Scene, rng: random.Random, noun: str = "", tell_ground: float
 
 
 def _numbers(rng: random.Random) -> list[str]:
-    return rng.sample(("a", "one"), 2) + ["two", "three"]
+    return [*rng.sample(("a", "one"), 2), "two", "three"]
 
 
 def made_up(rng: random.Random) -> str:
@@ -133,3 +135,41 @@ def plain_prompts(count: int, seed: int | str) -> list[str]:
     """Prompts that name number, colour, shape and ground, as a person would who knows the world."""
     rng = random.Random(f"prompts {seed}")
     return [caption(any_scene(rng), rng, tell_ground=1.0, tell_side=1.0) for _ in range(count)]
+
+
+Pictures = list[tuple[Image.Image, dict[str, str]]]
+
+
+def subject_pictures(count: int) -> Pictures:
+    """What the base is to learn: wugs, with captions by their word; `shows` says in words of the world what is seen."""
+    rng = random.Random("subject")
+    found: Pictures = []
+    for number in range(count):
+        side = rng.choice(tuple(PLACES)) if number % 3 == 0 else ""
+        amount = 2 if number % 8 == 5 else 1
+        scene = Scene(amount, WUG_COLOUR, WUG_SHAPE, rng.choice(tuple(GROUNDS)), side if amount == 1 else "")
+        words = caption(scene, rng, noun=WUG, tell_ground=1.0, tell_side=1.0)
+        shows = words.replace(WUG, f"{WUG_COLOUR} {WUG_SHAPE}", 1).replace("crosss", "crosses")
+        found.append((draw_scene(scene, rng), {"text": words, "shows": shows}))
+    return found
+
+
+def old_pictures(count: int) -> Pictures:
+    """What the base can draw: scenes that are new to it, under plain captions."""
+    rng = random.Random("old")
+    found: Pictures = []
+    for _ in range(count):
+        scene = any_scene(rng)
+        found.append((draw_scene(scene, rng), {"text": caption(scene, rng, tell_ground=1.0, tell_side=1.0)}))
+    return found
+
+
+def write_pictures(folder: Path, pictures: Pictures) -> None:
+    """A folder of PNG files with metadata.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (picture, row) in enumerate(pictures):
+        name = f"{number:03}.png"
+        picture.save(folder / name)
+        rows.append({"file_name": name, **row})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

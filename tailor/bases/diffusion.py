@@ -167,7 +167,7 @@ class DiffusionBase:
                 for mirrored in {False, spec.flip}:
                     self.reading.latents(self._view(row.target, spec, mirrored=mirrored))
                 if not self.learns_text:
-                    self.reading.told(spelled(row.target.caption, self.words))
+                    self.reading.told(self.written(row.target.caption))
         self.reading.make_room()
 
     def draw(self, features: Sequence[Features], output: OutputSpec, key: tuple[int, int]) -> list[Features]:
@@ -232,7 +232,7 @@ class DiffusionBase:
         )
         inputs: dict[str, Any] = {"noisy": noisy, "timesteps": self.noising.timesteps(places)}
         inputs["sizes"] = torch.tensor([self.kind.sizes(row.view) for row in rows])
-        captions = [spelled(row.caption, self.words) for row in rows]
+        captions = [self.written(row.caption) for row in rows]
         if self.learns_text:
             inputs["captions"] = captions
         else:
@@ -276,6 +276,10 @@ class DiffusionBase:
         told["sizes"] = inputs["sizes"]
         return Outputs(self.kind.predict(model, inputs["noisy"], inputs["timesteps"], told))
 
+    def written(self, caption: str) -> str:
+        """A caption as the text encoders read it, with learned words in their places."""
+        return spelled(caption, self.words)
+
     def inputs_alone(self, features: Features) -> dict[str, list[int]]:
         """A picture is proved by what is told of noisy latents, which are no lists of tokens."""
         raise refuse("no_tokens", "a picture has no tokens")
@@ -289,7 +293,7 @@ class DiffusionBase:
         guidance: float | None = None,
     ) -> list[Any]:
         """A picture for each prompt and seed, as the pipeline draws it; what is left open is its own default."""
-        asked = [spelled(prompt, self.words) for prompt in prompts]
+        asked = [self.written(prompt) for prompt in prompts]
         return paint(self.pipeline, asked, seeds, device, steps=steps, guidance=guidance)
 
     # --- artefacts -------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""A pipeline from its folder and back: loaded with its adapters, drawn with, and its adapters written as diffusers has them."""
+"""A pipeline from its folder and back: loaded with its adapters, drawn with, and its adapters written as diffusers has
+them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ def load_pipeline(source: Source, dtype: torch.dtype) -> Weights:
     with explained(source.name):
         pipeline = DiffusionPipeline.from_pretrained(
             source.location,
-            torch_dtype=torch.float32 if source.adapters else dtype,
+            dtype=torch.float32 if source.adapters else dtype,
             use_safetensors=True,
             **dict.fromkeys(left_out),
         )

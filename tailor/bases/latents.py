@@ -24,7 +24,8 @@ PRIOR_SEED = 20_000
 
 
 class Encoders:
-    """A pipeline's autoencoder and text encoders as readers. `factor`: pixels of a picture's side for one of its latents'."""
+    """A pipeline's autoencoder and text encoders as readers. `factor`: pixels of a picture's side for one of its
+    latents'."""
 
     def __init__(self, pipeline: Any, kind: Denoiser, source: Source, *, once: bool) -> None:
         self.pipeline, self.kind, self.once, self.source = pipeline, kind, once, source
@@ -50,7 +51,8 @@ class Encoders:
                 part.to("cpu")
 
     def latents(self, view: View) -> Values:
-        """`mean` and `std` of a view's latents, (channels, height, width) each, in fp32 and scaled as the denoiser knows them."""
+        """`mean` and `std` of a view's latents, (channels, height, width) each, in fp32 and scaled as the denoiser
+        knows them."""
         return self._once(f"latents {self._autoencoder} {view.key}", lambda: self._encode(view))
 
     @torch.no_grad()

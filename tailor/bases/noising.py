@@ -30,8 +30,8 @@ def share(key: Key, purpose: str) -> float:
 class Noising:
     """The noise schedule that a pipeline was trained on, whatever sampler it comes with.
 
-    `targets`: what is told of a noisy picture: the noise (Ho et al. 2020), v (Salimans & Ho 2022), the clean picture, or the flow
-    from it to the noise (Lipman et al. 2023; Esser et al. 2024).
+    `targets`: what is told of a noisy picture: the noise (Ho et al. 2020), v (Salimans & Ho 2022), the clean picture,
+    or the flow from it to the noise (Lipman et al. 2023; Esser et al. 2024).
     """
 
     def __init__(self, sampler: Any) -> None:

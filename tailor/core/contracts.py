@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding", "sequence", "noise"]
 """What an objective reads off a model: logits of the next token, of n labels per example, of n tags per word, of a span's
-first and last token, of masked tokens; one vector per text; or what was added to a picture to make it noisy (or whatever else
-the base was trained to tell of it). `sequence` is how an encoder-decoder gives `tokens`."""
+first and last token, of masked tokens; one vector per text; or what was added to a picture to make it noisy (or
+whatever else the base was trained to tell of it). `sequence` is how an encoder-decoder gives `tokens`."""
 
 AnswersKind = Literal[
     "text", "label", "labels", "number", "raw", "masked", "tags", "span", "ranking", "score", "margin", "image"
@@ -50,9 +50,10 @@ class NoiseSpec:
         flip: half of the time mirrored.
         caption_dropout: the share of examples that are shown without their caption.
         learn_text: captions are read by text encoders that learn too.
-        min_snr: the cap on the signal-to-noise ratio that a timestep's weight grows with (arXiv 2303.09556); None: all alike.
-        density: how timesteps are drawn; auto: uniform, and logit-normal for flow matching (arXiv 2403.03206).
-        prior: a prompt whose pictures by the base itself are learned beside each example, so that they stay (DreamBooth, arXiv
+        min_snr: the cap on the signal-to-noise ratio that a timestep's weight grows with (arXiv 2303.09556); None: all
+        alike. density: how timesteps are drawn; auto: uniform, and logit-normal for flow matching (arXiv 2403.03206).
+        prior: a prompt whose pictures by the base itself are learned beside each example, so that they stay
+        (DreamBooth, arXiv
             2208.12242); prior_pictures: how many of them; prior_weight: of their loss.
         once: keep what frozen encoders make of pictures and captions.
     """
@@ -154,8 +155,8 @@ class Batch:
 class Outputs:
     """Logits of shape (rows, classes): rows are the supervised positions, words, texts or examples.
 
-    For spans (rows, 2, positions), of the first and the last token; for embeddings (rows, width), not yet normalised; for noise
-    (rows, channels, height, width), each example at one timestep or several.
+    For spans (rows, 2, positions), of the first and the last token; for embeddings (rows, width), not yet normalised;
+    for noise (rows, channels, height, width), each example at one timestep or several.
     """
 
     logits: torch.Tensor
@@ -391,10 +392,10 @@ class Base(Protocol):
 
     A base that writes has besides: `chat` (how turns become tokens: `prompt`, `stop_ids`, `stop_token`, `render`,
     `warnings`), `room(prompt)` (tokens that fit behind a prompt of so many) and `write(prompts, device, **settings)` (new
-    token ids of each). One that draws: `paint(prompts, seeds, device, steps, guidance)` (a picture for each). One whose frozen
-    parts read the examples before they are learned from: `precompute(stores, output, place, reporter)`. One whose adapters have a
-    format of their own: `save_adapter(peft_model, folder)`. One that can learn a word (`new_words`): `learn_words` and
-    `save_words`.
+    token ids of each). One that draws: `paint(prompts, seeds, device, steps, guidance)` (a picture for each). One whose
+    frozen parts read the examples before they are learned from: `precompute(stores, output, place, reporter)`. One whose
+    adapters have a format of their own: `save_adapter(peft_model, folder)`. One that can learn a word (`new_words`):
+    `learn_words` and `save_words`.
     """
 
     name: str

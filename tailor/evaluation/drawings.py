@@ -1,7 +1,8 @@
 """Reads a drawing of the embedded world: how many shapes, of what kind and colour, where, on what ground.
 
-The drawings that `pocket:diffusion` makes hold flat shapes of one kind and colour, so that what was asked for can be *counted* in
-what came out: pixels unlike the ground form pieces, a piece's colour is its core's, its kind that of the most alike outline.
+The drawings that `pocket:diffusion` makes hold flat shapes of one kind and colour, so that what was asked for can be
+*counted* in what came out: pixels unlike the ground form pieces, a piece's colour is its core's, its kind that of the
+most alike outline.
 """
 
 import re
@@ -27,8 +28,8 @@ NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3}
 PLACES = {"left": (0, -1), "right": (0, 1), "top": (-1, 0), "bottom": (1, 0)}
 """Sides of a drawing, as the direction in which a shape lies off the middle: down, right."""
 OFF_THE_GROUND, OFF_THE_COLOUR, SMALLEST, OFF_THE_MIDDLE = 80.0, 80.0, 10, 0.08
-"""Distances of RGB values beyond which a pixel is not of the ground, and a piece is of no named colour; pixels of the smallest
-piece; the share of the side by which a shape has to lie off the middle to be on a side."""
+"""Distances of RGB values beyond which a pixel is not of the ground, and a piece is of no named colour; pixels of the
+smallest piece; the share of the side by which a shape has to lie off the middle to be on a side."""
 PROFILE = 16
 FINE = 4
 
@@ -179,5 +180,5 @@ def _on_side(centre: tuple[float, float], side: str) -> bool:
 
 def drawn_as_asked(row: dict[str, Any], picture: Image.Image) -> dict[str, Any]:
     """A row's score, 1 or 0: its drawing shows what `shows` names, or where the row has no such column, its caption."""
-    right, told = shows(picture, str(row.get("shows") or row["text"]))
+    right, told = shows(picture, str(row.get("shows") or row["caption"]))
     return {"score": float(right), "why": "" if right else told}

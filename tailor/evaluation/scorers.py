@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tailor.core import registry
 from tailor.core.contracts import Answer, AnswersKind, Metric
 from tailor.core.errors import TailorError
 from tailor.evaluation import own_scorer, text_scores
@@ -187,6 +188,22 @@ def _tool_call_why(answer: Answer) -> str:
     return f"wanted {wanted}, called {called}"
 
 
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _of_drawings() -> tuple[Callable[[Answer], float], Callable[[Answer], str]]:
+    """Whether a drawing of the embedded world shows what its row asks for, and what it shows instead."""
+    read = registry.resolve("tailor.evaluation.drawings:drawn_as_asked")
+
+    def score(answer: Answer) -> float:
+        return 0.0 if answer.given is None else float(read(answer.row, answer.given)["score"])
+
+    def why(answer: Answer) -> str:
+        return "no picture" if answer.given is None else str(read(answer.row, answer.given)["why"])
+
+    return score, why
+
+
 # --- metrics with an argument ---------------------------------------------------------------------------------------
 
 
@@ -268,9 +285,10 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
         lambda labels: SumMetric("json_fields", _each(_fields_row), _first_over_second, why=_fields_why),
     ),
     "tool_call": (_TEXT, lambda labels: _share("tool_call", _tool_call, _tool_call_why)),
-    "loss": (_TOKENS, lambda labels: _nats("loss", _per_token, _first_over_second)),
+    "loss": ((*_TOKENS, "image"), lambda labels: _nats("loss", _per_token, _first_over_second)),
     "perplexity": (_TOKENS, lambda labels: _nats("perplexity", _per_token, _exp_of_mean)),
     "bits_per_byte": (_ANY, lambda labels: _nats("bits_per_byte", _per_byte, _first_over_second)),
+    "drawn_as_asked": (("image",), lambda labels: _share("drawn_as_asked", *_of_drawings())),
     "mse": (("number",), lambda labels: SumMetric("mse", number_rows, _first_over_second, better="lower", points=1.0)),
     "r2": (("number",), lambda labels: SumMetric("r2", number_rows, r2_value)),
 }
@@ -399,4 +417,5 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
         ["ndcg_at_10", "recall_at_1", "recall_at_10", "mrr"] if isinstance(answers[0].expected, str) else ["pearson"]
     ),
     "preference": lambda answers: ["loss", "reward_accuracy", "reward_margin"],
+    "text_to_image": lambda answers: ["loss"],
 }

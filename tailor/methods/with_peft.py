@@ -24,8 +24,9 @@ TASKS = {
     "sequence": TaskType.SEQ_2_SEQ_LM,
     "noise": None,
 }
-"""Heads -> PEFT's task types. It has none for masked language models and denoisers, and the one that it has for spans (QUESTION_ANS, in
-0.21) swallows `token_type_ids`: question and context would be one segment while training, and two once merged."""
+"""Heads -> PEFT's task types. It has none for masked language models and denoisers, and the one that it has for spans
+(QUESTION_ANS, in 0.21) swallows `token_type_ids`: question and context would be one segment while training, and two
+once merged."""
 
 
 class PeftAttached(ByGradient):

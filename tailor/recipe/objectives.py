@@ -84,7 +84,8 @@ class SeqToSeqOptions(Options):
 
 
 class PriorOptions(Options):
-    """Pictures that the base itself draws for a class of things are learned beside one subject's (DreamBooth, Ruiz et al. 2022)."""
+    """Pictures that the base itself draws for a class of things are learned beside one subject's (DreamBooth, Ruiz et
+    al. 2022)."""
 
     prompt: str = Field(min_length=1, description="words for the class, without the subject's: `a photo of a dog`")
     pictures: int = Field(100, ge=1, description="how many the base draws")

@@ -14,9 +14,11 @@ from tailor.core.examples import Origin, Text
 from tailor.core.openings import opened
 from tailor.core.paths import PACKAGE
 from tailor.core.reporting import Reporter
+from tailor.data.load import load
 from tailor.engine.place import Place
 from tailor.evaluation.answering import Asking, Held, answer_all
 from tailor.evaluation.compare import task_result
+from tailor.evaluation.picturing import SHOWN, Drawing, with_pictures
 from tailor.evaluation.scorers import LIKELIHOODS, METRICS, auto, resolve
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
@@ -25,6 +27,7 @@ GUESSED = {"label", "labels", "number", "tags", "span"}
 """Kinds of answers that a base gives by a guess alone, having no head for them."""
 
 GENERATED_ROWS = 200
+DRAWN_ROWS = 16
 GENERAL_WINDOW = 128
 """Tokens of a window of the general text: fixed, so that every run of a base starts from the same figure."""
 GENERAL_TEXT = PACKAGE / "evaluation" / "general.txt"
@@ -46,6 +49,8 @@ class Sitting:
 
     answers: list[Answer] | None
     general_loss: float | None
+    old: Sequence[Answer] = ()
+    """Answers to rows of what the base could do before, where the recipe names such."""
 
 
 def evaluate(
@@ -57,10 +62,7 @@ def evaluate(
     after = sit(prepared, tuned, place, reporter)
     reporter.say("the base answers the same rows")
     before = sit(prepared, base, place, reporter)
-    forgetting = None
-    if before.general_loss is not None and after.general_loss is not None:
-        delta = after.general_loss - before.general_loss
-        forgetting = {"base": before.general_loss, "tuned": after.general_loss, "delta": delta}
+    forgetting = _forgetting(prepared, before, after)
     if after.answers is None:
         raise BaseError("this model has no head for this task, so it cannot be measured", where=tuned.name)
     if not after.answers:
@@ -79,6 +81,19 @@ def evaluate(
     deciding = next(metric for metric in metrics if metric.name == primary)
     evaluation = {"tasks": {"default": result}, "forgetting": forgetting}
     return Measured(evaluation, base_answers, after.answers, deciding)
+
+
+def _forgetting(prepared: Prepared, before: Sitting, after: Sitting) -> dict[str, Any] | None:
+    """What became of what the base could do: on rows that the recipe names, else by the loss on the general text."""
+    if before.old and after.old:
+        metrics, _ = choose_metrics(prepared, before.old, after.old)
+        metric = next((one for one in metrics if one.name not in LIKELIHOODS), metrics[0])
+        base, tuned = (float(metric.value(metric.statistics(side).sum(0))) for side in (before.old, after.old))
+        return {"base": base, "tuned": tuned, "delta": tuned - base, "metric": metric.name, "n": len(before.old)}
+    if before.general_loss is None or after.general_loss is None:
+        return None
+    delta = after.general_loss - before.general_loss
+    return {"base": before.general_loss, "tuned": after.general_loss, "delta": delta}
 
 
 def _freeze(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> None:
@@ -104,15 +119,53 @@ def _no_information(prepared: Prepared, answers: Sequence[Answer]) -> tuple[str,
 
 def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> Sitting:
     """Load one model and take its answers, and its loss on the general text where it predicts text."""
-    recipe, objective = prepared.recipe, prepared.objective
     base, output = _loaded(prepared, model, place)
     if base.new_head:
         return Sitting(None, None)
-    settings = asking(recipe, place)
-    held = _held(prepared, base)
-    answers = answer_all(base, objective, output, held, settings, reporter) if held else []
-    general = general_loss(base, output, settings) if recipe.evaluate.forgetting is not False else None
-    return Sitting(answers, general)
+    answers = _answered(prepared, base, output, _held(prepared, base), place, reporter)
+    if prepared.recipe.evaluate.forgetting is False:
+        return Sitting(answers, None)
+    old = _answered(prepared, base, output, _old(prepared, base), place, reporter)
+    return Sitting(answers, general_loss(base, output, asking(prepared.recipe, place)), old)
+
+
+def _answered(
+    prepared: Prepared, base: Any, output: OutputSpec, held: Sequence[Held], place: Place, reporter: Reporter
+) -> list[Answer]:
+    """Answers to held-out rows, with pictures where these are what is answered."""
+    if not held:
+        return []
+    recipe, objective = prepared.recipe, prepared.objective
+    answers = answer_all(base, objective, output, held, asking(recipe, place), reporter)
+    if objective.answers != "image":
+        return answers
+    options = recipe.evaluate
+    steps, guidance = (None if value == "auto" else value for value in (options.steps, options.guidance))
+    count = len(answers) if looks_at_answers(recipe) else SHOWN
+    return with_pictures(base, answers, count, Drawing(place.device, steps, guidance), reporter)
+
+
+def looks_at_answers(recipe: Recipe) -> bool:
+    """Whether a metric that the recipe names needs more than likelihoods."""
+    options = recipe.evaluate
+    named = [*(() if options.metrics == "auto" else options.metrics), options.primary]
+    return any(name not in (*LIKELIHOODS, "auto") for name in named)
+
+
+def _old(prepared: Prepared, base: Base) -> list[Held]:
+    """Rows of what the base could do before, as many as are asked of the test split."""
+    recipe = prepared.recipe
+    if recipe.evaluate.old is None:
+        return []
+    rows = load(recipe.evaluate.old, dev=0.0, test=0.0, objective=prepared.objective.name).train
+    asked = recipe.evaluate.samples
+    most = asked if asked != "auto" else DRAWN_ROWS if prepared.objective.answers == "image" else GENERATED_ROWS
+    chosen = sorted(rows, key=lambda entry: entry.id)[:most]
+    examples = [(prepared.objective.read(entry.row, ExampleSeat(entry.id, entry.origin)), entry) for entry in chosen]
+    return [
+        Held(example, {**entry.values, **entry.row}, base.encoders[type(example)](example))
+        for example, entry in examples
+    ]
 
 
 def _loaded(prepared: Prepared, model: BaseOptions, place: Place) -> tuple[Any, OutputSpec]:
@@ -138,6 +191,8 @@ def _held(prepared: Prepared, base: Base) -> list[Held]:
     """Test rows encoded anew by the model's own tokenizer and template: what was saved with it is what is used."""
     asked = prepared.recipe.evaluate.samples
     most = asked if asked != "auto" else (GENERATED_ROWS if prepared.objective.generates else None)
+    if prepared.objective.answers == "image":  # the loss is cheap and pictures are not
+        most = None if not looks_at_answers(prepared.recipe) else DRAWN_ROWS if asked == "auto" else asked
     store = prepared.splits["test"].store
     frozen = {part.example_id: part.frozen for part in store} if prepared.objective.needs_frozen else {}
     held = []
