@@ -160,7 +160,7 @@ class DiffusionBase:
             self._prior = self.reading.prior(spec, self._side(spec), place, reporter)
         if not self.reading.once:
             return
-        rows = [row for store in stores for row in store]
+        rows = [store[index] for store in stores for index in range(len(store))]
         with self.reading.at(place.device):
             reporter.say(f"autoencoder and text encoders read {len(rows)} pictures once")
             for row in rows:
@@ -197,7 +197,8 @@ class DiffusionBase:
         """Side of the pictures that the pipeline draws by itself."""
         denoiser = getattr(self.pipeline, self.kind.part)
         latent = int(getattr(denoiser.config, "sample_size", None) or self.pipeline.default_sample_size)
-        return latent * self.reading.factor
+        side: int = latent * self.reading.factor
+        return side
 
     def _view(
         self, shown: Shown, spec: NoiseSpec, at: tuple[float, float] = (0.5, 0.5), mirrored: bool = False

@@ -77,7 +77,7 @@ class Noising:
         """(rows,) weights of the squared errors: 1, or by the capped signal-to-noise ratio (Hang et al. 2023, table 1)."""
         if min_snr is None:
             return torch.ones(len(places))
-        snr = compute_snr(self.scheduler, places)
+        snr: torch.Tensor = compute_snr(self.scheduler, places)
         capped = snr.clamp(max=min_snr)
         if self.targets == "sample":
             return capped

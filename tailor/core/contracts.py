@@ -399,6 +399,7 @@ class Base(Protocol):
     """
 
     name: str
+    options: EncodeOptions
     family: ClassVar[str]
     has: ClassVar[frozenset[Need]]
     heads: ClassVar[frozenset[Head]]

@@ -44,7 +44,7 @@ class Findings:
                 self.report["not_finite"] += [f"{name}.{weight}" for weight in bad]
 
 
-def told(pipeline: Any, row: dict[str, Any]) -> torch.Tensor:
+def told(pipeline: Any, row: dict[str, Any]) -> Any:
     """The denoiser's prediction for one row, called as the pipeline itself calls it."""
     noisy, timestep = torch.tensor([row["noisy"]]), torch.tensor([row["timestep"]])
     caption, device = [row["caption"]], torch.device("cpu")
@@ -65,7 +65,7 @@ def told(pipeline: Any, row: dict[str, Any]) -> torch.Tensor:
     return pipeline.unet(noisy, timestep.long(), encoder_hidden_states=states).sample
 
 
-def told_by_flux(pipeline: Any, noisy: torch.Tensor, timestep: torch.Tensor, caption: list[str]) -> torch.Tensor:
+def told_by_flux(pipeline: Any, noisy: torch.Tensor, timestep: torch.Tensor, caption: list[str]) -> Any:
     """Flux packs its latents and takes time in 0..1."""
     states, pooled, text_ids = pipeline.encode_prompt(caption)
     _, channels, height, width = noisy.shape

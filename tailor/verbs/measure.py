@@ -140,7 +140,8 @@ def _answered(
     if objective.answers != "image":
         return answers
     options = recipe.evaluate
-    steps, guidance = (None if value == "auto" else value for value in (options.steps, options.guidance))
+    steps = None if options.steps == "auto" else options.steps
+    guidance = None if options.guidance == "auto" else options.guidance
     count = len(answers) if looks_at_answers(recipe) else SHOWN
     return with_pictures(base, answers, count, Drawing(place.device, steps, guidance), reporter)
 

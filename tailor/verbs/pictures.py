@@ -22,7 +22,8 @@ def told_rows(
     for part in base.pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.float().cpu()
-    rows, trained = [], {}
+    rows: list[PictureRow] = []
+    trained: dict[int, torch.Tensor] = {}
     each = -(-least // len(features))
     for place, one in enumerate(base.draw(list(features), output, UNTRAINED)):
         batch = base.collate([one], output)

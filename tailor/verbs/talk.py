@@ -35,7 +35,7 @@ class Model:
     place: Any
     objective: Any
     output: OutputSpec
-    evaluate: EvaluateOptions = EvaluateOptions()
+    evaluate: EvaluateOptions = dataclasses.field(default_factory=EvaluateOptions)
 
     def reply(
         self,
