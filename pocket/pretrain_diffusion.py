@@ -31,9 +31,9 @@ from tailor.evaluation.drawings import read_drawing, shows
 
 SEED = 0
 SCENES, ABSTRACTS = 24_000, 4_000
-STEPS = {"autoencoder": 1200, "denoiser": 2600}
-BATCH = {"autoencoder": 32, "denoiser": 32}
-RATES = {"autoencoder": 3e-3, "denoiser": 1.5e-3}
+STEPS = {"autoencoder": 1200, "denoiser": 2600, "decoder": 1500}
+BATCH = {"autoencoder": 32, "denoiser": 32, "decoder": 32}
+RATES = {"autoencoder": 3e-3, "denoiser": 1.5e-3, "decoder": 1.5e-3}
 LENGTH, WIDTH, CHANNELS = 24, 96, 8
 WITHOUT_CAPTION = 0.1
 AVERAGED = 0.998
@@ -155,6 +155,12 @@ def descend(
         yield
 
 
+def unlike(drawn: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """How unlike two batches of drawings are: in their pixels, and in the steps from one to the next, which are edges."""
+    edges = l1_loss(drawn.diff(dim=2), shown.diff(dim=2)) + l1_loss(drawn.diff(dim=3), shown.diff(dim=3))
+    return l1_loss(drawn, shown) + mse_loss(drawn, shown) + edges
+
+
 def fit_autoencoder(pixels: torch.Tensor, steps: int) -> AutoencoderKL:
     """Reconstruct drawings; the latents are drawn a little towards the unit normal."""
     torch.manual_seed(SEED)
@@ -169,12 +175,30 @@ def fit_autoencoder(pixels: torch.Tensor, steps: int) -> AutoencoderKL:
         with torch.autocast("cpu", torch.bfloat16):
             latents = autoencoder.encode(shown).latent_dist
             drawn = autoencoder.decode(latents.sample()).sample.float()
-        edges = l1_loss(drawn.diff(dim=2), shown.diff(dim=2)) + l1_loss(drawn.diff(dim=3), shown.diff(dim=3))
-        return l1_loss(drawn, shown) + mse_loss(drawn, shown) + edges + 1e-6 * latents.kl().mean()
+        return unlike(drawn, shown) + 1e-6 * latents.kl().mean()
 
     for _ in descend(list(autoencoder.parameters()), "autoencoder", steps, loss_of):
         pass
     return autoencoder.eval()
+
+
+def fit_decoder(autoencoder: AutoencoderKL, pixels: torch.Tensor, steps: int) -> None:
+    """Go on with the decoder alone, which sharpens corners and leaves the latents as the denoiser knows them."""
+    torch.manual_seed(SEED)
+    with torch.no_grad():
+        spreads = [autoencoder.encode(part).latent_dist for part in pixels.split(256)]
+    means, stds = (torch.cat([getattr(spread, name) for spread in spreads]) for name in ("mean", "std"))
+    batches = batches_of(len(pixels), BATCH["decoder"], SEED + 1)
+
+    def loss_of(_: int) -> torch.Tensor:
+        chosen = next(batches)
+        latents = means[chosen] + stds[chosen] * torch.randn_like(means[chosen])
+        with torch.autocast("cpu", torch.bfloat16):
+            drawn = autoencoder.decode(latents).sample.float()
+        return unlike(drawn, pixels[chosen])
+
+    for _ in descend(list(autoencoder.decoder.parameters()), "decoder", steps, loss_of):
+        pass
 
 
 @torch.no_grad()
@@ -247,9 +271,11 @@ def make_diffusion(most_steps: int | None) -> None:
     rng = random.Random(SEED)
     others = pixels_of([abstract(rng) for _ in range(ABSTRACTS)])
     tokenizer = clip_tokenizer()
-    autoencoder = fit_autoencoder(torch.cat([pixels, others]), steps["autoencoder"])
-    print(f"{reconstructed(autoencoder):.1%} of drawings are read alike before and after the autoencoder", flush=True)
+    everything = torch.cat([pixels, others])
+    autoencoder = fit_autoencoder(everything, steps["autoencoder"])
     text_encoder, unet = fit_denoiser(latents_of(autoencoder, pixels), captions, tokenizer, steps["denoiser"])
+    fit_decoder(autoencoder, everything, steps["decoder"])
+    print(f"{reconstructed(autoencoder):.1%} of drawings are read alike before and after the autoencoder", flush=True)
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=text_encoder,

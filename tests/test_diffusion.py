@@ -62,7 +62,8 @@ class Naive:
     """One run by hand, on the pipeline's own parts; chance is drawn by the same keys, everything else is written anew."""
 
     def __init__(self, base: Path, data: Path, recipe: Recipe, kind: str) -> None:
-        self.pipeline, self.kind = DiffusionPipeline.from_pretrained(base, dtype=torch.float32), kind
+        lacking = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3" else {}
+        self.pipeline, self.kind = DiffusionPipeline.from_pretrained(base, dtype=torch.float32, **lacking), kind
         for part in self.pipeline.components.values():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False)

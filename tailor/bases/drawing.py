@@ -21,6 +21,7 @@ from tailor.nn.words import GrownTable
 
 AT_ONCE = 4
 """Pictures drawn together; always as many, so that a picture does not depend on how many others are asked for."""
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 PEFT_PREFIX = "base_model.model."
 
 
@@ -39,8 +40,9 @@ def load_pipeline(source: Source, dtype: torch.dtype) -> Weights:
 
     What checks pictures for a service (a safety checker) is left out: nothing is shown to anyone here.
     """
-    left_out = [part for part in ("safety_checker", "feature_extractor", "image_encoder") if part in source.config]
-    with explained(source.name):
+    empty = [part for part, kind in source.config.items() if isinstance(kind, list) and kind[0] is None]
+    left_out = [part for part in LEFT_OUT if part in source.config] + empty
+    with explained(source.location):
         pipeline = DiffusionPipeline.from_pretrained(
             source.location,
             dtype=torch.float32 if source.adapters else dtype,

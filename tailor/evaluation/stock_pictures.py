@@ -85,7 +85,10 @@ def told_by_flux(pipeline: Any, noisy: torch.Tensor, timestep: torch.Tensor, cap
 def load(location: str, revision: str = "main") -> Any:
     """A pipeline in fp32."""
     index = json.loads((Path(location) / "model_index.json").read_text()) if Path(location).is_dir() else {}
-    left_out = {part: None for part in ("safety_checker", "feature_extractor", "image_encoder") if part in index}
+    empty = {part: None for part, kind in index.items() if isinstance(kind, list) and kind[0] is None}
+    left_out = {
+        part: None for part in ("safety_checker", "feature_extractor", "image_encoder") if part in index
+    } | empty
     settings = {"dtype": torch.float32, "use_safetensors": True, "revision": revision}
     return DiffusionPipeline.from_pretrained(location, **settings, **left_out)
 
