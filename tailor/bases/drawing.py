@@ -20,7 +20,7 @@ from tailor.core.errors import BaseError
 from tailor.nn.words import GrownTable
 
 AT_ONCE = 4
-"""Pictures drawn together; always as many, so that a picture does not depend on how many others are asked for."""
+"""Pictures drawn together: the memory of more would be large, and the time for each hardly less."""
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 PEFT_PREFIX = "base_model.model."
 
