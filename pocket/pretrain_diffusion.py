@@ -32,11 +32,11 @@ from tailor.evaluation.drawings import read_drawing, shows
 
 SEED = 0
 SCENES, ABSTRACTS = 24_000, 4_000
-STEPS = {"autoencoder": 450, "denoiser": 3000}
+STEPS = {"autoencoder": 1500, "denoiser": 4000}
 BATCH = {"autoencoder": 32, "denoiser": 32}
 RATES = {"autoencoder": 3e-3, "denoiser": 2e-3}
 LENGTH, WIDTH, CHANNELS = 24, 96, 4
-ROUGH = 0.2
+ROUGH = 0.1
 """Noise on the latents that the decoder learns to see through, as a share of their spread: samples are never exact."""
 MOST_SNR = 5.0
 WITHOUT_CAPTION = 0.1

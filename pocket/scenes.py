@@ -146,13 +146,18 @@ def subject_pictures(count: int) -> Pictures:
     """What the base is to learn: wugs, with captions by their word; `shows` says in words of the world what is seen."""
     rng = random.Random("subject")
     found: Pictures = []
-    for number in range(count):
+    seen: set[bytes] = set()
+    while len(found) < count:
+        number = len(found)
         side = rng.choice(tuple(PLACES)) if number % 3 == 0 else ""
         amount = 2 if number % 8 == 5 else 1
         scene = Scene(amount, WUG_COLOUR, WUG_SHAPE, rng.choice(tuple(GROUNDS)), side if amount == 1 else "")
         words = caption(scene, rng, noun=WUG, tell_ground=1.0, tell_side=1.0)
         shows = words.replace(WUG, f"{WUG_COLOUR} {WUG_SHAPE}", 1).replace("crosss", "crosses")
-        found.append((draw_scene(scene, rng), {"text": words, "shows": shows}))
+        picture = draw_scene(scene, rng)
+        if picture.tobytes() not in seen:
+            seen.add(picture.tobytes())
+            found.append((picture, {"text": words, "shows": shows}))
     return found
 
 

@@ -68,6 +68,9 @@ def test_a_run_is_proved_measured_and_drawn_with(
     assert task["primary"] == "loss"
     assert task["metrics"]["loss"]["tuned"] < task["metrics"]["loss"]["base"]
     assert run.evaluation["forgetting"]["metric"] == "loss"
+    again = tailor.prove(run)
+    assert again["passed"], again
+    assert again["rows"] == 8
     report = (run.path / "report.html").read_text()
     assert report.count("data:image/png;base64,") == 2 * task["n"]
     drawn = run.generate("a wug red", seed=3)
@@ -89,6 +92,10 @@ def test_a_tuned_pipeline_is_a_base(stable: Path, odd: Path, tmp_path: Path, her
     )
     again = tailor.evaluate(first, data=str(odd))
     assert again["tasks"]["default"]["metrics"]["loss"]["delta"] < 0
+    (first.path / "model" / "base.json").write_text(json.dumps({"name": str(stable), "digest": "0" * 64}))
+    with pytest.raises(BaseError, match="another base"):
+        tailor.evaluate(first, data=str(odd))
+    (first.path / "model" / "base.json").unlink()
     second = tailor.fit(
         base=str(first.path), data=str(odd), method=METHODS["lora"], output=str(tmp_path / "two"), overrides=QUICK
     )

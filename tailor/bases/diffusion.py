@@ -8,7 +8,16 @@ from typing import Any, ClassVar
 import torch
 from transformers import AutoTokenizer
 
-from tailor.bases.drawing import Weights, load_pipeline, paint, spelled, write_lora, write_words
+from tailor.bases.drawing import (
+    Weights,
+    load_pipeline,
+    paint,
+    spelled,
+    stored_tokens,
+    word_files,
+    write_lora,
+    write_words,
+)
 from tailor.bases.latents import Encoders
 from tailor.bases.loading import Source
 from tailor.bases.noising import Key, chance, share
@@ -276,6 +285,25 @@ class DiffusionBase:
             told = {name.removeprefix("told_"): value for name, value in inputs.items() if name.startswith("told_")}
         told["sizes"] = inputs["sizes"]
         return Outputs(self.kind.predict(model, inputs["noisy"], inputs["timesteps"], told))
+
+    def noise_alone(self, count: int, most: int) -> list[tuple[torch.Tensor, float, list[int]]]:
+        """Noise (channels, height, width) with a timestep and what is told of sizes, times spread over the schedule.
+
+        Sides are as the pipeline draws them, at most `most` latents.
+        """
+        side = min(most, self.own_side // self.reading.factor)
+        shape = (int(self.pipeline.vae.config.latent_channels), side, side)
+        pixels = (side * self.reading.factor,) * 2
+        sizes = self.kind.sizes(view_of(Picture("", "", pixels), pixels))
+        places = torch.tensor([int((number + 0.5) / count * self.noising.steps) for number in range(count)])
+        return [
+            (torch.randn(shape, generator=torch.Generator().manual_seed(number)), float(timestep), sizes)
+            for number, timestep in enumerate(self.noising.timesteps(places))
+        ]
+
+    def words_of(self, folder: Path) -> list[str]:
+        """Tokens that an artefact has learned, in order."""
+        return sorted({token for _, file in word_files(folder) for token in stored_tokens(file)})
 
     def written(self, caption: str) -> str:
         """A caption as the text encoders read it, with learned words in their places."""

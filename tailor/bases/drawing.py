@@ -40,6 +40,7 @@ def load_pipeline(source: Source, dtype: torch.dtype) -> Weights:
 
     What checks pictures for a service (a safety checker) is left out: nothing is shown to anyone here.
     """
+    source.verify()
     empty = [part for part, kind in source.config.items() if isinstance(kind, list) and kind[0] is None]
     left_out = [part for part in LEFT_OUT if part in source.config] + empty
     with explained(source.location):
@@ -68,8 +69,7 @@ def lay_on(pipeline: Any, folder: Path) -> dict[str, str]:
         return {}
     tokens = set()
     for part, file in word_files(folder):
-        with safe_open(file, framework="pt") as stored:
-            tokens |= set(stored.keys())
+        tokens |= set(stored_tokens(file))
         tokenizer = getattr(pipeline, part.replace("text_encoder", "tokenizer"))
         pipeline.load_textual_inversion(
             str(folder), weight_name=file.name, tokenizer=tokenizer, text_encoder=getattr(pipeline, part)
@@ -84,6 +84,12 @@ def word_files(folder: Path) -> list[tuple[str, Path]]:
     names = {"text_encoder": WORDS_OF_PIPELINE}
     names |= {f"text_encoder_{number}": f"learned_embeds_{number}.safetensors" for number in (2, 3)}
     return [(part, folder / name) for part, name in names.items() if (folder / name).exists()]
+
+
+def stored_tokens(file: Path) -> list[str]:
+    """The tokens that a file of learned words holds."""
+    with safe_open(file, framework="pt") as stored:
+        return list(stored.keys())
 
 
 def spelled(text: str, words: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from tailor.bases.loading import LABELS_FILE, Source, adapter_settings, find, recorded_base
+from tailor.bases.loading import LABELS_FILE, PipelineSource, Source, adapter_settings, find, recorded_base
 from tailor.bases.weights import weights_file
 from tailor.compose import load_data, make_base, make_objective
 from tailor.core import registry
@@ -16,11 +16,12 @@ from tailor.core.errors import BaseError, RowRefused, TailorError
 from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
 from tailor.core.runs import RunFolder, made_by
-from tailor.evaluation.proof import Probe, judge, run_stock
+from tailor.evaluation.proof import Probe, Proof, judge, run_stock
 from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.fit import own_loader
+from tailor.verbs.pictures import prove_pipeline
 
 PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
@@ -93,7 +94,9 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
     Raises `TailorError` where artefact, base or server cannot be had at all; a proof that fails is an answer.
     """
     artefact = _artefact(Path(model).expanduser(), base)
-    head = _head(artefact)
+    if isinstance(artefact.below, PipelineSource) and not served:
+        return _same_base(artefact, prove_pipeline(artefact.folder, artefact.below)).as_dict()
+    head = "noise" if isinstance(artefact.below, PipelineSource) else _head(artefact)
     if served and head != "tokens":
         raise TailorError("only a model that goes on with text can be proved through a server", where=model)
     asked = _questions(artefact, served=bool(served))
@@ -118,15 +121,20 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         own_loader=own_loader(artefact.folder),
     )
     found = run_stock(probe)
-    proof = judge(found, None)
-    if _made_from_another(artefact):
-        proof.add(f"this was made from another base: what {below.name} holds differs from what was recorded")
+    proof = _same_base(artefact, judge(found, None))
     if server is not None and "reloaded" in found.texts:
         contrasts = tell_apart(found.texts["reloaded"], found.texts["base"], asked.tokenizer)
         proof.served, problems = judge_served(server, asked.prompts, contrasts)
         for problem in problems:
             proof.add(problem)
     return proof.as_dict()
+
+
+def _same_base(artefact: Artefact, proof: Proof) -> Proof:
+    """A proof that fails where the artefact records another base than the one it was held against."""
+    if _made_from_another(artefact):
+        proof.add(f"this was made from another base: what {artefact.below.name} holds differs from what was recorded")
+    return proof
 
 
 def _artefact(path: Path, base: str | None) -> Artefact:
