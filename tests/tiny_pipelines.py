@@ -235,3 +235,16 @@ def captioned(
         rows.append({"file_name": f"{number}.png", "text": f"a wug {COLOURS[number % 4]} {number}"})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def picture_rows(folder: Path, count: int) -> list[dict[str, str]]:
+    """Rows that name pictures by their paths, with captions."""
+    folder.mkdir()
+    rows = []
+    for number in range(count):
+        file = folder / f"{number}.png"
+        shown = picture(number, (32, 32))
+        shown.putpixel((number % 32, number // 32), (0, 0, 0))  # no two alike
+        shown.save(file)
+        rows.append({"image": str(file), "caption": f"a wug {COLOURS[number % 4]}"})
+    return rows
