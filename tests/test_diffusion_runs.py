@@ -10,13 +10,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import in_this_process, rows_of, write_rows
-from tiny_pipelines import captioned, picture, saved
+from tiny_pipelines import captioned, picture, saved, tokenizer
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, Dinov2Config, Dinov2Model
 
 import tailor
 from tailor.bases.pictures import bucket_sizes, inspect, nearest, pixels_of, view_of
 from tailor.cli.main import main
+from tailor.core.contracts import Answer
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused, TailorError
 from tailor.evaluation import proof
+from tailor.evaluation.scorers import resolve
 
 QUICK = ["train.max_steps=4", "train.examples_per_batch=4", "train.learning_rate=1e-2", "evaluate.steps=2"]
 METHODS: dict[str, Any] = {
@@ -184,16 +187,46 @@ def test_latents_are_encoded_once(
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "dreambooth_dev"
 
 
+def test_pictures_are_compared_by_a_folder_that_the_user_has(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**vision, "vocab_size": len(tokenizer()), "max_position_embeddings": 16}
+    seeing = {**vision, "image_size": 32, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=seeing, projection_dim=8)).save_pretrained(tmp_path / "clip")
+    tokenizer().save_pretrained(tmp_path / "clip")
+    Dinov2Model(Dinov2Config(**seeing)).save_pretrained(tmp_path / "dino")
+    for name in ("clip", "dino"):
+        shape = {"size": {"height": 32, "width": 32}, "do_center_crop": False, "do_resize": True}
+        CLIPImageProcessorPil(**shape).save_pretrained(tmp_path / name)
+    held, other = picture(0, (32, 32)), picture(2, (32, 32))
+    held.save(tmp_path / "held.png")
+    answers = [
+        Answer(str(number), {"image": str(tmp_path / "held.png")}, "a wug", None, given)
+        for number, given in enumerate((held, other))
+    ]
+    names = [f"prompt_following:{tmp_path / 'clip'}"]
+    names += [f"subject_similarity:{tmp_path / name}" for name in ("clip", "dino")]
+    follow, *likeness = resolve(names, answers_kind="image")
+    assert abs(follow.statistics(answers)[:, 0]).max() <= 1
+    for metric in likeness:
+        same, different = metric.statistics(answers)[:, 0]
+        assert same == pytest.approx(1.0, abs=1e-5)
+        assert different < same
+    with pytest.raises(TailorError, match="reads text"):
+        resolve([f"prompt_following:{tmp_path / 'dino'}"], answers_kind="image")
+    with pytest.raises(TailorError, match="no metric"):
+        resolve(names[:1], answers_kind="text")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sdxl", "sd3"])
 def test_real_photos_go_through_every_step(kind: str, tmp_path: Path) -> None:
     if not REAL.is_dir():
         pytest.skip("real photos are not beside this checkout")
     base = saved(kind, tmp_path / kind)
-    folder = next(entry for entry in sorted(REAL.rglob("*")) if entry.is_dir() and list(entry.glob("*.jp*g")))
     run = tailor.fit(
         base=str(base),
-        data=str(folder),
+        data=str(REAL / "dog"),
         method={"name": "lora", "rank": 4},
         output=str(tmp_path / "run"),
         overrides=["objective.name=text_to_image", "objective.resolution=64", "train.max_steps=30", *QUICK[1:]],

@@ -96,7 +96,7 @@ def test_the_base_is_small_and_its_manifest_true() -> None:
 
 
 def test_the_base_draws_what_it_is_asked_and_no_wug() -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(FOLDER, dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(str(FOLDER), dtype=torch.float32, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     prompts = [*world.plain_prompts(24, "test"), *["a wug on a white ground"] * 8]
     seeds = [torch.Generator().manual_seed(number) for number in range(len(prompts))]

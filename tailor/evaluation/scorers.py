@@ -204,6 +204,16 @@ def _of_drawings() -> tuple[Callable[[Answer], float], Callable[[Answer], str]]:
     return score, why
 
 
+def _likeness(measure: str) -> Callable[[str, str], Metric]:
+    """The mean cosine that a model in a folder gives to pictures; loaded when it is first asked for."""
+
+    def metric(name: str, folder: str) -> Metric:
+        score = registry.resolve(f"tailor.evaluation.picture_likeness:{measure}")(folder)
+        return SumMetric(name, _each(lambda answer: (score(answer), 1.0)), _first_over_second, points=100.0)
+
+    return metric
+
+
 # --- metrics with an argument ---------------------------------------------------------------------------------------
 
 
@@ -294,7 +304,13 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
 }
 """Name -> kinds of answers it can score, and the metric for a set of labels."""
 
-PREFIXED: dict[str, Callable[[str, str], Metric]] = {"regex": _regex, "max_words": _max_words}
+PREFIXED: dict[str, Callable[[str, str], Metric]] = {
+    "regex": _regex,
+    "max_words": _max_words,
+    "prompt_following": _likeness("follows_prompt"),
+    "subject_similarity": _likeness("is_like_subject"),
+}
+PICTURES_ONLY = {"prompt_following", "subject_similarity"}
 
 
 def _counted(name: str, counts: Callable[[str, str], list[float]], formula: Callable[[Floats], Floats]) -> SumMetric:
@@ -317,7 +333,7 @@ def resolve(names: Iterable[str], *, labels: Labels = (), answers_kind: AnswersK
 
 def _resolve(name: str, labels: Labels, kind: AnswersKind) -> Metric:
     prefix, _, argument = name.partition(":")
-    if prefix in PREFIXED and argument:
+    if prefix in PREFIXED and argument and (prefix in PICTURES_ONLY) == (kind == "image"):
         return PREFIXED[prefix](name, argument)
     path, _, function = name.rpartition(":")
     if path.endswith(".py"):
@@ -340,7 +356,8 @@ def _resolve(name: str, labels: Labels, kind: AnswersKind) -> Metric:
 def _unknown(name: str) -> TailorError:
     near = difflib.get_close_matches(name.lower().replace("-", "_"), [*METRICS, *PREFIXED], n=1, cutoff=0.5)
     offer = f"did you mean {near[0]}? " if near else ""
-    others = [*METRICS, "regex:PATTERN", "max_words:N", "path/file.py:function"]
+    others = [*METRICS, "regex:PATTERN", "max_words:N", "prompt_following:FOLDER", "subject_similarity:FOLDER"]
+    others.append("path/file.py:function")
     return TailorError(
         f"no metric is named {name}",
         where="evaluate.metrics",

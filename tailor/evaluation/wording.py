@@ -40,6 +40,8 @@ TITLES: dict[str, tuple[str, Style]] = {
 PATTERNS: dict[str, tuple[str, Style]] = {
     "regex": ("Answers that match {}", "share"),
     "max_words": ("Answers of at most {} words", "share"),
+    "prompt_following": ("Likeness to the prompt", "plain"),
+    "subject_similarity": ("Likeness to the subject", "plain"),
 }
 BASELINES = {
     "majority": " for the majority guess",
