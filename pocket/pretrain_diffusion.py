@@ -1,4 +1,4 @@
-"""Make `pocket:diffusion`: an autoencoder first, then text encoder and U-Net together, on drawn scenes and their captions.
+"""Make `pocket:diffusion` from drawn scenes: an autoencoder, a text encoder, and a U-Net on both of them, frozen.
 
 Standard diffusers classes, so that the folder is a pipeline like any other. The U-Net predicts v on a noise schedule
 that ends in pure noise (Lin et al. 2023, arXiv 2305.08891): with fewer steps to sample, and grounds as dark and as
@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -21,19 +22,19 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from torch.nn.functional import l1_loss, mse_loss
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pocket.cards import write_card, write_manifest
 from pocket.scenes import SIDE, abstract, plain_prompts, scenes
 from tailor.core.paths import POCKET, POCKET_FOLDER
-from tailor.evaluation.drawings import read_drawing, shows
+from tailor.evaluation.drawings import COLOURS, GROUNDS, NUMBERS, PLACES, SHAPES, read_drawing, shows
 
 SEED = 0
 SCENES, ABSTRACTS = 24_000, 4_000
-STEPS = {"autoencoder": 1500, "denoiser": 3500}
-BATCH = {"autoencoder": 32, "denoiser": 32}
-RATES = {"autoencoder": 3e-3, "denoiser": 2e-3}
+STEPS = {"autoencoder": 1500, "text encoder": 600, "denoiser": 3000}
+BATCH = {"autoencoder": 32, "text encoder": 128, "denoiser": 32}
+RATES = {"autoencoder": 3e-3, "text encoder": 1e-3, "denoiser": 2e-3}
 LENGTH, WIDTH, CHANNELS = 24, 96, 4
 ROUGH = 0.1
 """Noise on the latents that the decoder learns to see through, as a share of their spread: samples are never exact."""
@@ -207,31 +208,69 @@ def latents_of(autoencoder: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor
     return latents * autoencoder.config.scaling_factor
 
 
-def fit_denoiser(
-    latents: torch.Tensor, captions: list[str], tokenizer: CLIPTokenizer, steps: int
-) -> tuple[CLIPTextModel, UNet2DConditionModel]:
-    """Text encoder and U-Net from scratch; what is kept is the running mean of their weights."""
+def asked_of(caption: str) -> list[int]:
+    """Which number, colour, shape, ground and side a caption tells, each as a place in its list; past its end: none."""
+    words = set(re.findall(r"[a-z]+", caption))
+    number = next((count - 1 for word, count in NUMBERS.items() if word in words), 3)
+    shape = next((place for place, name in enumerate(SHAPES) if words & {name, f"{name}s", f"{name}es"}), len(SHAPES))
+    kinds = (COLOURS, GROUNDS, PLACES)
+    named = [next((at for at, name in enumerate(names) if name in words), len(names)) for names in kinds]
+    return [number, shape, *named]
+
+
+def fit_text_encoder(captions: list[str], tokenizer: CLIPTokenizer, steps: int) -> CLIPTextModel:
+    """What captions tell is to be read off the state at their end, as CLIP's is read off against pictures.
+
+    Left to learn together with the U-Net it hardly told one caption from another after thousands of steps.
+    """
     torch.manual_seed(SEED)
-    text_encoder, unet, schedule = small_text_encoder(tokenizer), small_unet(), noise_schedule()
-    tokens = tokenizer(["", *captions], padding="max_length", truncation=True, return_tensors="pt").input_ids
-    both = torch.nn.ModuleList([text_encoder, unet])
-    averaged = copy.deepcopy(both)
+    text_encoder = small_text_encoder(tokenizer)
+    sizes = [3, len(SHAPES), len(COLOURS), len(GROUNDS), len(PLACES)]  # as `asked_of` tells them
+    heads = torch.nn.ModuleList([torch.nn.Linear(WIDTH, size + 1) for size in sizes])
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    told = torch.tensor([asked_of(caption) for caption in captions])
+    batches = batches_of(len(captions), BATCH["text encoder"], SEED)
+
+    def loss_of(_: int) -> torch.Tensor:
+        chosen = next(batches)
+        states = text_encoder(tokens[chosen]).pooler_output
+        return sum(cross_entropy(head(states), told[chosen, place]) for place, head in enumerate(heads))
+
+    for _ in descend([*text_encoder.parameters(), *heads.parameters()], "text encoder", steps, loss_of):
+        pass
+    return text_encoder.eval()
+
+
+@torch.no_grad()
+def states_of(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
+    """(captions, LENGTH, WIDTH)."""
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return torch.cat([text_encoder(part).last_hidden_state for part in tokens.split(256)])
+
+
+def fit_denoiser(latents: torch.Tensor, states: torch.Tensor, steps: int) -> UNet2DConditionModel:
+    """The U-Net on latents and the states of their captions, the first of which are those of no caption.
+
+    What is kept is the running mean of its weights.
+    """
+    torch.manual_seed(SEED)
+    unet, schedule = small_unet(), noise_schedule()
+    averaged = copy.deepcopy(unet)
     batches = batches_of(len(latents), BATCH["denoiser"], SEED)
 
     def loss_of(_: int) -> torch.Tensor:
         chosen = next(batches)
         clean = latents[chosen]
         noise, timesteps = torch.randn_like(clean), torch.randint(0, 1000, (len(clean),))
-        told = torch.where(torch.rand(len(clean)) < WITHOUT_CAPTION, 0, chosen + 1)
-        words = text_encoder(tokens[told]).last_hidden_state
+        words = states[torch.where(torch.rand(len(clean)) < WITHOUT_CAPTION, 0, chosen + 1)]
         prediction = unet(schedule.add_noise(clean, noise, timesteps), timesteps, words).sample
         return mse_loss(prediction, schedule.get_velocity(clean, noise, timesteps))
 
-    for step, _ in enumerate(descend(list(both.parameters()), "denoiser", steps, loss_of)):
+    for step, _ in enumerate(descend(list(unet.parameters()), "denoiser", steps, loss_of)):
         decay = min(AVERAGED, (1 + step) / (10 + step))
-        for kept, now in zip(averaged.parameters(), both.parameters(), strict=True):
+        for kept, now in zip(averaged.parameters(), unet.parameters(), strict=True):
             kept.data.lerp_(now.data, 1 - decay)
-    return averaged[0].eval(), averaged[1].eval()
+    return averaged.eval()
 
 
 def share_right(pipeline: StableDiffusionPipeline, prompts: list[str]) -> float:
@@ -257,7 +296,9 @@ def make_diffusion(most_steps: int | None) -> None:
     tokenizer = clip_tokenizer()
     everything = torch.cat([pixels, others])
     autoencoder = fit_autoencoder(everything, steps["autoencoder"])
-    text_encoder, unet = fit_denoiser(latents_of(autoencoder, pixels), captions, tokenizer, steps["denoiser"])
+    text_encoder = fit_text_encoder(captions, tokenizer, steps["text encoder"])
+    states = states_of(text_encoder, tokenizer, ["", *captions])
+    unet = fit_denoiser(latents_of(autoencoder, pixels), states, steps["denoiser"])
     print(f"{reconstructed(autoencoder):.1%} of drawings are read alike before and after the autoencoder", flush=True)
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
