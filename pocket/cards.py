@@ -27,6 +27,29 @@ Tailor's repository; it holds no real persons, brands or facts, and the model is
 The embedded data sets (`pocket:support`, `pocket:reviews`, …) use names that never occur in the pre-training text,
 and share no sentence with it.
 """
+PICTURES_CARD = """---
+license: apache-2.0
+language: en
+---
+# Tailor pocket base: {name}
+
+A tiny text-to-image pipeline in diffusers' standard classes (autoencoder, CLIP text model, U-Net), truly pre-trained,
+that ships inside Tailor so that every command can be tried offline in seconds. It draws what `pocket/scenes.py` drew
+for it: one to three flat shapes of one colour on a plain ground, 32 x 32 pixels. It is of no use outside of trials and
+tests.
+
+| | |
+|---|---|
+| parameters | {parameters:,} |
+| caption | up to {context} tokens |
+| pictures seen | {pictures:,} in {steps:,} steps |
+| prompts that come out right | {prompts_right:.1%} of {prompts_checked}, by a checker |
+| seed | {seed} |
+| licence | {licence} |
+
+The subject of the embedded data (`pocket:subject`), a purple cross, is in no picture and its word in no caption of the
+pre-training.
+"""
 KINDS = {
     "causal-lm": (
         "decoder (Llama architecture)",
@@ -40,6 +63,9 @@ KINDS = {
 
 def write_card(folder: Path, facts: dict[str, object]) -> None:
     """README.md of a base."""
+    if facts["family"] == "diffusion":
+        (folder / "README.md").write_text(PICTURES_CARD.format(name=folder.stem, **facts))
+        return
     what, more, unit = KINDS[str(facts["family"])]
     (folder / "README.md").write_text(CARD.format(name=folder.stem, what=what, more=more, unit=unit, **facts))
 
@@ -51,5 +77,6 @@ def digest(file: Path) -> str:
 
 def write_manifest(folder: Path, facts: dict[str, object]) -> None:
     """manifest.json: the facts and each file's sha256."""
-    files = {file.name: digest(file) for file in sorted(folder.iterdir()) if file.name != "manifest.json"}
+    own = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "manifest.json")
+    files = {file.relative_to(folder).as_posix(): digest(file) for file in own}
     (folder / "manifest.json").write_text(json.dumps({"name": folder.stem, **facts, "files": files}, indent=2) + "\n")

@@ -11,6 +11,7 @@ from pocket.names import pools
 from pocket.opinions import review, starred
 from pocket.policy import REMEDIES, STYLE, spoil
 from pocket.records import CLAUSES, URGENCIES, clinic_note, contract, restated_order, written_order
+from pocket.scenes import old_pictures, subject_pictures, write_pictures
 from pocket.service import INTENTS, TEAMS, customer_says, dialogue, draw_request, service_answers, ticket
 from pocket.skills import any_task
 from pocket.tools import tool_conversation
@@ -294,17 +295,31 @@ def as_jsonl(rows: list[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+PICTURES = {
+    "subject": (subject_pictures, 72, "Learn to draw a thing that has no word in the base's world."),
+    "drawings": (old_pictures, 48, "Drawings of what the base knows, held out to measure forgetting."),
+}
+"""Data sets of pictures: who draws them, how many, and what for."""
+
+
 def write_data(folder: Path) -> None:
     """All data sets and their index."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in DATA:
         (folder / f"{name}.jsonl").write_text(as_jsonl(rows_of(name)))
+    for name, (draw, count, _) in PICTURES.items():
+        write_pictures(folder / name, draw(count))
     (folder / "index.json").write_text(json.dumps(index(), indent=2) + "\n")
 
 
 def index() -> list[dict[str, object]]:
     """One entry for each data set."""
-    return [
+    texts = [
         {"name": name, "file": f"{name}.jsonl", "rows": known.rows, "form": known.form, "task": known.task}
         for name, known in DATA.items()
     ]
+    pictures = [
+        {"name": name, "file": name, "rows": count, "form": "images with captions", "task": task}
+        for name, (_, count, task) in PICTURES.items()
+    ]
+    return [*texts, *pictures]

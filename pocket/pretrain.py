@@ -1,4 +1,4 @@
-"""Make the embedded bases and data: `python pocket/pretrain.py gpt|bert|t5|data|all [--steps N]`.
+"""Make the embedded bases and data: `python pocket/pretrain.py gpt|bert|t5|diffusion|data|all [--steps N]`.
 
 A plain torch loop: Muon and AdamW, warm-up and cosine, bf16 autocast (measured 1.3 times as fast as fp32 on a CPU with
 AVX512-BF16), every document seen once. The same seed and thread count give the same weights,
@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pocket.cards import write_card, write_manifest
 from pocket.embedded import write_data
+from pocket.pretrain_diffusion import make_diffusion
 from pocket.starts import give_heads_that_look_back
 from pocket.stream import chat_template, documents, tasks, telling_words
 from pocket.tokens import (
@@ -291,7 +292,7 @@ def facts_of(
 def main() -> None:
     """Parse the command line and make what it asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("gpt", "bert", "t5", "data", "all"))
+    parser.add_argument("what", choices=("gpt", "bert", "t5", "diffusion", "data", "all"))
     parser.add_argument("--steps", type=int, help="fewer steps, for a quick look")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
@@ -304,6 +305,8 @@ def main() -> None:
         make_t5(arguments.steps or STEPS["t5"])
     if arguments.what in ("gpt", "all"):
         make_gpt(arguments.steps or STEPS["gpt"])
+    if arguments.what in ("diffusion", "all"):
+        make_diffusion(arguments.steps)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tailor.core.runs import SUMMARY, RunFolder
 from tailor.data.load import load as load_rows
 from tailor.data.load import peek
 from tailor.recipe.many import KINDS, AnyRecipe, StagedRecipe, TasksRecipe, parse_any
-from tailor.recipe.recipe import Recipe, RecipeFile, override, read_recipe
+from tailor.recipe.recipe import Recipe, RecipeFile, base_options, override, read_recipe
 
 RECIPES = (".yaml", ".yml")
 CARRIED_BY = {
@@ -50,10 +50,16 @@ class Run:
         values: dict[str, Any] = RunFolder.existing(self.path).read("proof.json") or {}
         return values
 
-    def generate(self, prompt: str, *, max_new_tokens: int = 256) -> str:
-        """The tuned model's answer to one prompt, through the template it was trained with; greedy."""
-        answer: str = self._model().generate(prompt, max_new_tokens=max_new_tokens)
-        return answer
+    def generate(self, prompt: str, *, max_new_tokens: int = 256, seed: int = 0) -> Any:
+        """The tuned model's answer to one prompt: text through the template it was trained with, greedy; or a picture.
+
+        Args:
+            max_new_tokens: of a text; seed: of a picture, which is a `PIL.Image`.
+        """
+        model = self._model()
+        if model.draws:
+            return model.draw(prompt, seed=seed)[0]
+        return model.generate(prompt, max_new_tokens=max_new_tokens)
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
         """Labels, label tuples, numbers or tags of texts; answers to (question, context); how alike (text, text) are."""
@@ -265,10 +271,27 @@ def needs_download(recipe: AnyRecipe) -> bool:
     return not name.startswith("pocket:") and not Path(name).exists() and not cached(name)
 
 
-def generate(model: str | Mapping[str, Any], prompt: str, *, number: int = 1, max_new_tokens: int = 256) -> list[str]:
-    """Answers to one prompt: the first greedy, the others sampled with fixed seeds."""
+def generate(
+    model: str | Mapping[str, Any],
+    prompt: str,
+    *,
+    number: int = 1,
+    max_new_tokens: int = 256,
+    output: str | Path | None = None,
+) -> list[str]:
+    """Answers to one prompt: the first greedy, the others sampled with fixed seeds; for a model that draws, files of
+    pictures.
+
+    Args:
+        output: where pictures are written; None: `generated` in the run folder, or here for a base.
+    """
     loaded = registry.resolve("tailor.verbs.talk:model_of")(model)
-    return [loaded.generate(prompt, max_new_tokens=max_new_tokens, seed=seed or None) for seed in range(number)]
+    if not loaded.draws:
+        return [loaded.generate(prompt, max_new_tokens=max_new_tokens, seed=seed or None) for seed in range(number)]
+    name = Path(base_options(model).name)
+    folder = Path(output) if output is not None else (name if name.is_dir() else Path()) / "generated"
+    write = registry.resolve("tailor.verbs.pictures:write_pictures")
+    return [str(file) for file in write(loaded.draw(prompt, number), prompt, folder)]
 
 
 def chat_sides(model: str | Mapping[str, Any], *, max_new_tokens: int = 256) -> dict[str, Any]:

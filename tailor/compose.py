@@ -1,8 +1,8 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from tailor.bases.loading import LABELS_FILE, Source, find, find_trained
 from tailor.bases.weights import brought_along
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
-from tailor.core.errors import DataError, RecipeError, RowRefused
-from tailor.core.examples import Conversation, Example, Labelled, Origin, Pair, Preference, Span, Text
+from tailor.core.errors import DataError, RecipeError
+from tailor.core.examples import Captioned, Conversation, Example, Labelled, Pair, Preference, Span, Text
 from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
-from tailor.data.store import FeatureStore
-from tailor.data.table import Entry, Table
+from tailor.data.table import Table
+from tailor.engine.encoding import Encoded, check_refused, encode, replay, replay_rows
 from tailor.engine.first_head import FITTED, FirstHead
 from tailor.engine.frozen import Frozen
 from tailor.engine.loop import Job, SearchSpace
@@ -31,7 +31,6 @@ from tailor.recipe.objectives import OBJECTIVES
 from tailor.recipe.options import Options
 from tailor.recipe.recipe import Recipe
 
-SHOWN = 20
 FEWEST_TOKENS = 8
 """A row that may have fewer is no text."""
 SPLITS = ("train", "dev", "test")
@@ -43,6 +42,7 @@ OTHER_WAYS = {
     Text: "choose a causal base such as pocket:gpt, or an encoder such as pocket:bert",
     Span: "choose an encoder such as pocket:bert, or objective=instruction to have the answer written",
     Pair: "choose an encoder such as pocket:bert",
+    Captioned: "choose a pipeline such as pocket:diffusion",
     Preference: "choose a causal base such as pocket:gpt",
 }
 """What a person can do about data that a base cannot take, by the kind of example."""
@@ -57,31 +57,6 @@ FAMILIES = {"endpoint": "a model behind an API does not have"}
 """How a family lacks something, where its name says too little."""
 CHARACTERS_PER_TOKEN = 2
 """Fewer than tokenizers need of any script with an alphabet, so that a reference is never cut short."""
-ASKED_FOR = {"dropped_overlong"}
-"""Refusals that the recipe asked for: counted, and no error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A row that could be read and yet not be used."""
-
-    reason: str
-    origin: Origin
-    message: str
-
-
-@dataclass
-class Encoded:
-    """One split as features, which of its rows they came from, what was cut or refused on the way, and what was replayed."""
-
-    store: FeatureStore = field(default_factory=FeatureStore)
-    rows: list[int] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-    truncated: int = 0
-    truncated_tokens: int = 0
-    trained: dict[str, int] = field(default_factory=dict)
-    tokens: int = 0
-    replayed: int = 0
 
 
 @dataclass
@@ -138,33 +113,6 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
             "no row is left to train on", where=str(recipe.data.train), fix="`tailor check` lists the reasons"
         )
     return Prepared(recipe, base, objective, loaded, splits)
-
-
-def replay_rows(recipe: Recipe, objective: Any, root: Path | None) -> Loaded:
-    """The general text that a recipe names."""
-    if objective.example is not Text:
-        raise RecipeError("only raw text is replayed beside raw text", where="data.replay", fix="leave it out")
-    assert recipe.data.replay is not None
-    return load(recipe.data.replay, dev=0.0, test=0.0, root=root, objective=objective.name)
-
-
-def replay(recipe: Recipe, objective: Any, base: Any, train: Encoded, general: Table) -> int:
-    """Add general text to the training examples, as many tokens as its share asks for; returns how many were added.
-
-    A few per cent keep most of what continued pre-training would forget (Ibrahim et al. 2024, arXiv 2403.08763). What is
-    taken is the same for every run: the texts by their ids, each at most once.
-    """
-    wanted = train.tokens * recipe.data.replay_share / (1 - recipe.data.replay_share)
-    added = 0
-    for index in sorted(range(len(general)), key=lambda place: general[place].id):
-        entry = general[index]
-        example = objective.read(entry.row, ExampleSeat(f"replay-{entry.id}", entry.origin))
-        for part in base.encoders[Text](example):
-            if added >= wanted:
-                return added
-            train.store.append(part)
-            added += len(part)
-    return added
 
 
 def load_data(recipe: Recipe, family: str, root: Path | None = None) -> Loaded:
@@ -226,6 +174,7 @@ def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) ->
         thinking=data.thinking,
         data_has_thinking=_has_thinking(loaded),
         reserved=getattr(recipe.method, "tokens", 0),
+        subject=data.subject,
     )
     if source.family not in registry.names("base"):
         raise RecipeError(
@@ -303,46 +252,6 @@ def _has_thinking(loaded: Loaded) -> bool:
     return any(message.get("thinking") for entry in loaded.train for message in entry.row["messages"])
 
 
-def encode(table: Iterable[Entry], objective: Any, base: Any) -> Encoded:
-    """Rows -> examples -> features, with every refusal and every cut counted."""
-    result = Encoded()
-    for index, entry in enumerate(table):
-        try:
-            example = objective.led(objective.read(entry.row, ExampleSeat(entry.id, entry.origin)))
-            target = objective.target(example)
-            features = base.encoders[type(example)](example)
-        except RowRefused as refusal:
-            result.refused.append(Refusal(refusal.reason, entry.origin, refusal.message))
-            continue
-        for part in features:
-            result.store.append(part.with_target(target))
-            result.rows.append(index)
-            result.tokens += len(part)
-            for role, count in part.trained.items():
-                result.trained[role] = result.trained.get(role, 0) + count
-        cut = sum(part.truncated for part in features)
-        result.truncated += bool(cut)
-        result.truncated_tokens += cut
-    return result
-
-
-def check_refused(recipe: Recipe, *splits: Encoded) -> None:
-    """Raise with every refused row at once, where the recipe does not ask to skip them."""
-    refused = [refusal for split in splits for refusal in split.refused if refusal.reason not in ASKED_FOR]
-    if refused and recipe.data.on_bad_row == "error":
-        raise _listed(refused)
-
-
-def _listed(refused: list[Refusal]) -> DataError:
-    """Every refusal at once, with the line to add to the recipe."""
-    shown = "; ".join(f"{refusal.origin}: {refusal.message}" for refusal in refused[:SHOWN])
-    more = f"; +{len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-    overlong = all(refusal.reason == "overlong" for refusal in refused)
-    fix = "data.on_overlong=truncate_prompt (or truncate, drop)" if overlong else "mend them, or data.on_bad_row=skip"
-    count = "1 row cannot" if len(refused) == 1 else f"{len(refused)} rows cannot"
-    return DataError(f"{count} be used: {shown}{more}", where=str(refused[0].origin), fix=fix, code=refused[0].reason)
-
-
 def settle_head(recipe: Recipe, base: Any, objective: Any) -> Recipe:
     """`method.head: auto` as what suits the base: the mean token state of encoders, for labels; else the stock head."""
     if getattr(recipe.method, "head", "") != "auto":
@@ -381,6 +290,7 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
         hidden=base.source.hidden,
         device=place.kind,
         raw_text=prepared.objective.answers == "raw",  # masks are drawn anew every epoch, so that epochs pay
+        pictures=prepared.objective.answers == "image",
     )
     train = resolve(recipe.train, recipe.gradient_method, facts).model_copy(update={"precision": place.precision})
     longest = max(split.store.longest() for split in prepared.splits.values())
@@ -502,12 +412,15 @@ def base_beside(options: BaseOptions, folder: Path) -> BaseOptions:
 def freeze_splits(
     prepared: Prepared, output: OutputSpec, place: Place, splits: Sequence[str], reporter: Reporter
 ) -> None:
-    """Have the loaded base, nothing attached to it yet, compute what the objective holds a model against."""
+    """Have the loaded base, nothing attached to it yet, compute what can be computed once."""
+    rows = [prepared.splits[name].store for name in splits]
+    precompute = getattr(prepared.base, "precompute", None)
+    if precompute is not None:
+        precompute(rows, output, place, reporter)
     if not prepared.objective.needs_frozen:
         return
     base, budget = prepared.base, prepared.recipe.train.tokens_per_micro_batch
     reader = Frozen(base, prepared.objective, output, place, budget if isinstance(budget, int) else CPU_TOKENS)
-    rows = [prepared.splits[name].store for name in splits]
     reporter.say(f"the base reads {sum(map(len, rows))} examples once, before anything is trained")
     for store in rows:
         reader.fill(store)
@@ -522,5 +435,4 @@ def load_dtype(recipe: Recipe, place: Place, source: Source) -> torch.dtype:
     if asked != "auto":
         return COMPUTE[asked]
     moves = "weights" in registry.load("method", recipe.gradient_method.name).needs  # type: ignore[attr-defined]
-    saved = source.config.dtype if isinstance(source.config.dtype, torch.dtype) else torch.float32
-    return torch.float32 if moves or place.precision == "fp32" else saved
+    return torch.float32 if moves or place.precision == "fp32" else source.saved_dtype

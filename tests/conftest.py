@@ -44,3 +44,11 @@ def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
     return tiny.save_bart(tmp_path_factory.mktemp("bases") / "tiny-bart")
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text-to-image pipeline of Stable Diffusion's shape."""
+    import tiny_pipelines
+
+    return tiny_pipelines.saved("sd", tmp_path_factory.mktemp("bases") / "tiny-sd")

@@ -17,6 +17,7 @@ from tiny import (
     rows_of,
     write_rows,
 )
+from tiny_pipelines import picture_rows
 
 from tailor.core.contracts import UNTRAINED
 from tailor.core.errors import Interrupted, RecipeError, RunError
@@ -29,7 +30,7 @@ from tailor.verbs.fit import run, save_and_prove
 
 STEPS = 40
 RATES = {"full": 3e-3, "lora": 6e-3, "head": 3e-2, "mean_pool": 3e-2, "dora": 6e-3, "rslora": 3e-3}
-RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 3e-1, "adapter": 6e-3, "pfeiffer": 6e-3}
+RATES |= {"ia3": 2e-1, "prefix": 1e-1, "soft_prompt": 3e-1, "adapter": 6e-3, "pfeiffer": 6e-3, "word": 1e-1}
 WRITTEN, READ = ("language", "instruction", "chat", "preference"), ("single", "multi", "pair", "regression")
 CELLS = [
     *((form, "llama", method) for form in WRITTEN for method in ("full", "lora")),
@@ -46,8 +47,9 @@ CELLS = [
     ("tags", "llama", "soft_prompt"),
     *((form, family, "adapter") for form, family in (("chat", "llama"), ("single", "bert"), ("tags", "bert"))),
     ("single", "bert", "pfeiffer"),
+    *(("image", "pipeline", method) for method in ("full", "lora", "word")),
 ]
-LEARNS = {"soft_prompt": 0.95}
+LEARNS = {"soft_prompt": 0.95, "word": 0.999}
 """What of the loss may be left, where it is more than usual: embeddings alone move a random base little."""
 VARIANTS: dict[str, Any] = {
     "mean_pool": {"name": "head", "head": "mean_pool", "solver": "gradient"},
@@ -56,6 +58,7 @@ VARIANTS: dict[str, Any] = {
     "adapter": {"name": "adapter", "bottleneck": 8},
     "pfeiffer": {"name": "adapter", "bottleneck": 16, "placement": "pfeiffer"},
     "soft_prompt": {"name": "soft_prompt", "tokens": 8},
+    "word": {"name": "soft_prompt", "tokens": 2, "text": "red"},
     "rslora": {"name": "lora", "rslora": True, "ranks": {"v_proj": 4}},
 }
 MERGED = ("lora", "dora", "rslora", "ia3")
@@ -84,15 +87,18 @@ class Cell:
             "schedule": {"name": "cosine", "warmup": 0.1},
             **sections.pop("train", {}),
         }
-        return make_recipe(self.base, self.data, output, method=method_of(self.method), train=train, **sections)
+        splits = {"subject": "wug", **sections.pop("splits", {})}
+        return make_recipe(
+            self.base, self.data, output, method=method_of(self.method), train=train, splits=splits, **sections
+        )
 
 
 @pytest.fixture(params=CELLS, ids="-".join)
 def cell(request: pytest.FixtureRequest, tmp_path: Path) -> Cell:
     """A valid cell with its data."""
     form, family, method = request.param
-    data = write_rows(tmp_path / "rows.jsonl", rows_of(form, 48))
-    return Cell(request.getfixturevalue(family), data, method)
+    rows = picture_rows(tmp_path / "pictures", 48) if form == "image" else rows_of(form, 48)
+    return Cell(request.getfixturevalue(family), write_rows(tmp_path / "rows.jsonl", rows), method)
 
 
 def loss_on_train(job: Job) -> float:
@@ -210,12 +216,18 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
         ("source_target", "mean_pool", "t5", "a mean_pool head gives labels, and this objective learns tokens"),
         ("single", "full", "t5", "does not take labelled examples, which the objective classification makes"),
         ("preference", "full", "bart", "does not take preference examples"),
+        ("chat", "lora", "pipeline", "does not take conversation examples"),
+        ("image", "lora", "llama", "does not take captioned examples, which the objective text_to_image makes"),
+        ("image", "prefix", "pipeline", "takes hold of the keys and values of earlier tokens"),
+        ("image", "ia3", "pipeline", "takes hold of the blocks"),
+        ("image", "head", "pipeline", "takes hold of the head"),
     ],
 )
 def test_a_cell_that_cannot_be_says_why(
     request: pytest.FixtureRequest, tmp_path: Path, form: str, method: str, family: str, reason: str
 ) -> None:
-    data = write_rows(tmp_path / "rows.jsonl", rows_of(form))
+    rows = picture_rows(tmp_path / "pictures", 8) if form == "image" else rows_of(form)
+    data = write_rows(tmp_path / "rows.jsonl", rows)
     sections = {"objective": "span_qa"} if form == "span" else {}
     recipe = make_recipe(request.getfixturevalue(family), data, tmp_path / "run", method=method_of(method), **sections)
     with pytest.raises(RecipeError, match=reason) as raised:

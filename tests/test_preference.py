@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tailor.engine import frozen
 from tailor.engine.loop import Job
 from tailor.evaluation import proof
 from tailor.evaluation.scorers import resolve
+from tailor.nn import kept
 from tailor.verbs.evaluate import evaluate_model
 from tailor.verbs.fit import run
 
@@ -189,12 +191,12 @@ def test_the_reference_is_the_base_and_is_computed_once(
     assert [row.frozen for row in third.train] == [row.frozen for row in first.train]
 
 
-def test_what_is_kept_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "MOST_BYTES", 3000)
+def test_what_is_kept_stays_within_its_bound(tmp_path: Path) -> None:
     for index in range(4):
-        frozen._keep(tmp_path / f"{index}.safetensors", {"reference": torch.zeros(300)})
         past = tmp_path / f"{index}.safetensors"
-        frozen.os.utime(past, (index, index))
+        kept.keep(past, {"reference": torch.zeros(300)})
+        os.utime(past, (index, index))
+        kept.make_room(tmp_path, 3000)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["2.safetensors", "3.safetensors"]
 
 

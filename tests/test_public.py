@@ -50,7 +50,7 @@ def test_the_command_line_is_pinned() -> None:
         "evaluate": ["model", "data", "against", "margin", "require"],
         "prove": ["model", "base", "served"],
         "demo": ["output"],
-        "generate": ["model", "prompt", "number", "max_new_tokens"],
+        "generate": ["model", "prompt", "number", "max_new_tokens", "output"],
         "record": ["model", "data", "out"],
         "bases": [],
         "runs": ["folder"],

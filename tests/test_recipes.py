@@ -14,6 +14,7 @@ from tailor.evaluation import proof
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 MUST_GAIN = {"full", "lora", "transfer", "instruction-single-turn", "instruction-multi-turn", "continued-pretraining"}
+MUST_GAIN |= {"text-to-image", "text-to-image-full", "textual-inversion"}
 SEARCH = ["method.candidates=3", "method.rows=16"]
 SHORT = ["train.max_steps=6", "train.epochs=auto", "evaluate.samples=12", "evaluate.max_new_tokens=4"]
 
@@ -43,6 +44,7 @@ def test_the_approaches_people_ask_for_are_there() -> None:
         "full lora adapters prefix soft-prompt ia3 instruction-single-turn instruction-multi-turn transfer few-labels"
     )
     asked += " continued-pretraining domain-adaptation multi-task preference similarity tagging span-qa prompt"
+    asked += " text-to-image text-to-image-full textual-inversion"
     assert set(asked.split()) <= set(NAMES)
 
 

@@ -38,7 +38,6 @@ from tailor.engine.loop import Job
 from tailor.engine.order import plain_order
 from tailor.engine.place import Place, Trackers
 from tailor.engine.settings import Facts, plan_of, resolve
-from tailor.evaluation import stock_forward
 from tailor.objectives.language import Language
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.methods import MethodOptions
@@ -242,8 +241,8 @@ def prepare_job(recipe: Recipe, reporter: Reporter | None = None) -> tuple[compo
 
 def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
     """What a fresh process would run, without the seconds that it takes to start."""
-    module = importlib.import_module(command[2]) if command[1] == "-m" else stock_forward
-    module.main(*command[-2:])
+    name = command[2] if command[1] == "-m" else f"tailor.evaluation.{Path(command[2]).stem}"
+    importlib.import_module(name).main(*command[-2:])  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(command, 0, "", "")
 
 

@@ -6,6 +6,7 @@ Weights are read from safetensors only (a pickle can run code), code of the repo
 import contextlib
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import torch
 import transformers
 import yaml
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -24,6 +26,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 )
+from transformers.utils import cached_file
 
 from tailor.bases.mean_pool import MEAN_POOL_FILE
 from tailor.core.errors import BaseError
@@ -40,6 +43,11 @@ HEAD_DESCRIPTION = "head.json"
 """Stands beside one task's head: which trunk it belongs to."""
 ADAPTERS = ("adapter_config.json", CONFIG_FILE)
 """Files by which an adapter's folder is known: PEFT's and ours."""
+PIPELINE_INDEX = "model_index.json"
+STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Dtypes as safetensors calls them."""
+LORA_OF_PIPELINE, WORDS_OF_PIPELINE = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
+"""Weights beside a pipeline that diffusers knows by the names of their files alone."""
 BASE_FILE = "base.json"
 """Beside an adapter: the name and the digest of the base that it was made on."""
 
@@ -87,6 +95,11 @@ class Source:
         return family_of(self.config, self.location)
 
     @property
+    def saved_dtype(self) -> torch.dtype:
+        """The dtype of its weights on disk."""
+        return self.config.dtype if isinstance(self.config.dtype, torch.dtype) else torch.float32
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the outputs of a classifier's head, in order; empty where the base has none that is named."""
         folder = self.head or (self.prompt_file.parent if self.prompt_file else None)
@@ -130,8 +143,8 @@ class Source:
         return "mean" if self.mean_pool_head else "stock"
 
     @property
-    def hidden(self) -> int:
-        """Width of its token states."""
+    def hidden(self) -> int | None:
+        """Width of its token states, which learning rates follow; None where there is no one width."""
         return int(self.config.get_text_config().hidden_size)
 
     def parameters(self) -> int:
@@ -178,7 +191,7 @@ class Remote(Source):
     """A model behind an API: it has a name and an address, and no weights or width that anything could go by."""
 
     family = "endpoint"  # type: ignore[assignment]
-    hidden = 1  # type: ignore[assignment]
+    hidden = None  # type: ignore[assignment]
 
     @property
     def endpoint(self) -> EndpointOptions:
@@ -197,20 +210,72 @@ class Remote(Source):
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class PipelineSource(Source):
+    """Several models that draw together, in diffusers' form; `config` is their index: part -> (library, class)."""
+
+    @property
+    def family(self) -> str:
+        """The one family of pipelines."""
+        return "diffusion"
+
+    @property
+    def hidden(self) -> int | None:
+        """Its parts have many widths."""
+        return None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A picture has none."""
+        return ()
+
+    @property
+    def saved_dtype(self) -> torch.dtype:
+        """That of most of its weights."""
+        dtypes = [dtype for dtype, _ in _stored(self._folder)]
+        return STORED.get(max(set(dtypes), key=dtypes.count, default="F32"), torch.float32)
+
+    def parameters(self) -> int:
+        """Of all parts, by the heads of their files."""
+        return sum(count for _, count in _stored(self._folder))
+
+    @property
+    def _folder(self) -> Path:
+        return local_folder(self.location, self.options.revision)
+
+
+def _stored(pipeline: Path) -> list[tuple[str, int]]:
+    """Dtype and size of every weight of a pipeline."""
+    found = []
+    for file in sorted(pipeline.glob("*/*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            parts = [weights.get_slice(name) for name in weights.keys()]  # noqa: SIM118
+        found += [(part.get_dtype(), math.prod(part.get_shape())) for part in parts]
+    return found
+
+
 def adapter_settings(folder: Path) -> dict[str, Any]:
     """What an adapter's folder says of itself: PEFT's, or ours; empty where it is none."""
     for name in ADAPTERS:
         if (folder / name).exists():
             settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
             return settings
+    if any((folder / name).exists() for name in (LORA_OF_PIPELINE, WORDS_OF_PIPELINE)):
+        return {"base_model_name_or_path": (_written(folder / BASE_FILE) or {}).get("name")}
     return {}
+
+
+def _written(file: Path) -> dict[str, str] | None:
+    if not file.exists():
+        return None
+    values: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return values
 
 
 def recorded_base(folder: Path) -> dict[str, str] | None:
     """Name and digest of the base that an adapter was made on, where its folder tells."""
-    file = folder / BASE_FILE
-    if file.exists():
-        recorded: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    recorded = _written(folder / BASE_FILE)
+    if recorded is not None:
         return recorded
     settings = adapter_settings(folder)
     digest = settings.get("base_digest")
@@ -218,8 +283,9 @@ def recorded_base(folder: Path) -> dict[str, str] | None:
 
 
 def mergeable(folder: Path) -> bool:
-    """Whether an adapter can become part of its base's weights: not virtual tokens, and not layers of its own."""
-    return "num_virtual_tokens" not in adapter_settings(folder) and not (folder / CONFIG_FILE).exists()
+    """Whether an adapter can become part of its base's weights: not virtual tokens or words, and not layers of its own."""
+    own = (folder / CONFIG_FILE).exists() or (folder / WORDS_OF_PIPELINE).exists()
+    return "num_virtual_tokens" not in adapter_settings(folder) and not own
 
 
 def find(options: BaseOptions) -> Source:
@@ -232,14 +298,39 @@ def find(options: BaseOptions) -> Source:
         if folder is None:
             known = ", ".join(f"{EMBEDDED}{name}" for name in POCKET)
             raise BaseError("there is no such embedded base", where=options.name, fix=f"one of: {known}")
-        return Source(options.name, str(folder), _config(str(folder), options), options)
+        return source_of(options.name, str(folder), options)
     if path.is_dir():
         return _local(path, options)
     if path.exists():
         raise BaseError("a base is a folder, a hub id or pocket:NAME, and this is a file", where=options.name)
     if path.is_absolute() or options.name.startswith((".", "~")) or options.name.count("/") > 1:
         raise BaseError("there is no such folder", where=options.name, fix="`tailor bases` lists what is at hand")
-    return Source(options.name, options.name, _config(options.name, options), options)
+    return source_of(options.name, options.name, options)
+
+
+def source_of(name: str, location: str, options: BaseOptions) -> Source:
+    """A folder or hub id as a source of the kind that its index or its config stands for."""
+    index = _pipeline_index(location, options)
+    if index is not None:
+        return PipelineSource(name, location, index, options)
+    return Source(name, location, _config(location, options), options)
+
+
+def _pipeline_index(location: str, options: BaseOptions) -> Any:
+    """A pipeline's parts by name, or None where this is none; a hub is asked once for each id."""
+    file: Any = Path(location) / PIPELINE_INDEX
+    if not Path(location).is_dir():
+        file = cached_file(
+            location,
+            PIPELINE_INDEX,
+            revision=options.revision or "main",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+    if file is None or not Path(file).exists():
+        return None
+    return json.loads(Path(file).read_text(encoding="utf-8"))
 
 
 def _remote(options: BaseOptions) -> Remote:
@@ -274,11 +365,15 @@ def _local(path: Path, options: BaseOptions) -> Source:
     prompt = path / PROMPT_FILE
     if adapter_settings(path):
         return replace(_on_top_of(path, options), prompt_file=prompt if prompt.exists() else None)
+    if (path / PIPELINE_INDEX).exists():
+        return source_of(path.parent.name if path.name == "model" else path.name, str(path), options)
     if prompt.exists() and not (path / "config.json").exists():
         return _behind(prompt, options)
     if not (path / "config.json").exists():
         raise BaseError(
-            "this folder holds no model: config.json is missing", where=str(path), fix="name a transformers folder"
+            "this folder holds no model: config.json is missing (of a pipeline, model_index.json)",
+            where=str(path),
+            fix="name a transformers folder, or a pipeline's",
         )
     if not list(path.glob("*.safetensors")):
         raise BaseError(*_no_safetensors(path))
@@ -340,8 +435,8 @@ def _on_top_of(adapter: Path, options: BaseOptions) -> Source:
             where=str(adapter),
         )
     own = adapter.parent.name if adapter.name == "model" else adapter.name
-    adapters = (*below.adapters, str(adapter))
-    return Source(f"{below.name}+{own}", below.location, below.config, options, adapters, below=below)
+    name, adapters = f"{below.name}+{own}", (*below.adapters, str(adapter))
+    return replace(below, name=name, options=options, adapters=adapters, head=None, prompt_file=None, below=below)
 
 
 def _base_of_run(recipe: Path) -> dict[str, Any]:
@@ -424,9 +519,12 @@ def local_folder(location: str, revision: str | None) -> Path:
 def folder_digest(folder: Path) -> str:
     """sha256 over a model folder's config and weights, file names and contents in sorted order."""
     total = hashlib.sha256()
-    for file in sorted([*folder.glob("*config.json"), *folder.glob("*.safetensors")]):
+    patterns = ["*config.json", "*.safetensors"]
+    if (folder / PIPELINE_INDEX).exists():
+        patterns += [PIPELINE_INDEX, "*/*config.json", "*/*.safetensors"]
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
         state = file.stat()
-        total.update(file.name.encode())
+        total.update(file.relative_to(folder).as_posix().encode())
         total.update(_file_digest(file, state.st_size, state.st_mtime_ns))
     return total.hexdigest()
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
-from tailor.bases.loading import Source, explained
+from tailor.bases.loading import LORA_OF_PIPELINE, WORDS_OF_PIPELINE, Source, explained
 from tailor.core.errors import BaseError, MissingExtra
 from tailor.nn.bottleneck import CONFIG_FILE, WEIGHTS_FILE
 
@@ -133,7 +133,8 @@ def brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
 
 def weights_file(adapter: Path) -> str:
     """The name of an adapter's file of weights."""
-    return WEIGHTS_FILE if (adapter / CONFIG_FILE).exists() else "adapter_model.safetensors"
+    beside = next((name for name in (LORA_OF_PIPELINE, WORDS_OF_PIPELINE) if (adapter / name).exists()), None)
+    return beside or (WEIGHTS_FILE if (adapter / CONFIG_FILE).exists() else "adapter_model.safetensors")
 
 
 def without_silent_gaps(name: str, missing: list[str]) -> None:

@@ -1,5 +1,6 @@
 """`tailor generate`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,8 @@ def generate(
     prompt: Annotated[str, typer.Option(help="What to answer.")],
     number: Annotated[int, typer.Option("-n", min=1, help="How many answers; beyond the first they are sampled.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 256,
+    output: Annotated[Path | None, typer.Option(help="Where pictures are written; RUN/generated if left out.")] = None,
 ) -> Answer:
-    """One prompt, answered by the tuned model."""
-    answers = api.generate(model, prompt, number=number, max_new_tokens=max_new_tokens)
+    """One prompt, answered by the tuned model: in text, or in pictures by one that draws."""
+    answers = api.generate(model, prompt, number=number, max_new_tokens=max_new_tokens, output=output)
     return Answer({"prompt": prompt, "answers": answers}, "\n---\n".join(answers))

@@ -19,22 +19,58 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding", "sequence"]
+Head = Literal["tokens", "labels", "tags", "span", "masked", "embedding", "sequence", "noise"]
 """What an objective reads off a model: logits of the next token, of n labels per example, of n tags per word, of a span's
-first and last token, of masked tokens; or one vector per text. `sequence` is how an encoder-decoder gives `tokens`."""
+first and last token, of masked tokens; one vector per text; or what was added to a picture to make it noisy (or
+whatever else the base was trained to tell of it). `sequence` is how an encoder-decoder gives `tokens`."""
 
 AnswersKind = Literal[
-    "text", "label", "labels", "number", "raw", "masked", "tags", "span", "ranking", "score", "margin"
+    "text", "label", "labels", "number", "raw", "masked", "tags", "span", "ranking", "score", "margin", "image"
 ]
 """What a task's answers are: a text (or tool calls), a label, several labels, a number, raw text that is only read (all of
 it, or masked tokens of it), a tag per word, a span, the place of the right text in a ranking, how alike two texts are, by
-how much one answer is preferred."""
+how much one answer is preferred, a picture."""
 
-Need = Literal["linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text"]
-"""What a method takes hold of. Needs that are a subset of what the base has is the method x base table."""
+Need = Literal["linears", "embeddings", "blocks", "past_kv", "head", "weights", "prompt_text", "new_words"]
+"""What a method takes hold of. Needs that are a subset of what the base has is the method x base table.
+
+`new_words`: the table of words can be added to, so that learned embeddings are a word's and stand where it stands."""
 
 UNTRAINED = (0, -1)
 """The key (seed, epoch) of masks and other draws outside training: always the same, so that figures can be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseSpec:
+    """How pictures are shown, and made noisy, to a base that is to tell the noise.
+
+    Args:
+        resolution: side of a square of as many pixels as every picture is brought to; None: what the base was made for.
+        buckets: keep a picture's shape as nearly as the base can; else all are cut square.
+        crop: what is cut off where shapes differ: the same margins, or others every epoch.
+        flip: half of the time mirrored.
+        caption_dropout: the share of examples that are shown without their caption.
+        learn_text: captions are read by text encoders that learn too.
+        min_snr: the cap on the signal-to-noise ratio that a timestep's weight grows with (arXiv 2303.09556); None: all
+        alike. density: how timesteps are drawn; auto: uniform, and logit-normal for flow matching (arXiv 2403.03206).
+        prior: a prompt whose pictures by the base itself are learned beside each example, so that they stay
+        (DreamBooth, arXiv
+            2208.12242); prior_pictures: how many of them; prior_weight: of their loss.
+        once: keep what frozen encoders make of pictures and captions.
+    """
+
+    resolution: int | None = None
+    buckets: bool = True
+    crop: Literal["center", "random"] = "center"
+    flip: bool = False
+    caption_dropout: float = 0.0
+    learn_text: bool = False
+    min_snr: float | None = None
+    density: Literal["auto", "uniform", "logit_normal"] = "auto"
+    prior: str | None = None
+    prior_pictures: int = 100
+    prior_weight: float = 1.0
+    once: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +83,7 @@ class OutputSpec:
         problem: transformers' `problem_type`, which fixes the loss and the activation.
         pooling: the family's stock head, or a linear layer on the mean of the token states (sentence encoders).
         mask, whole_words: for `masked`, the share of words that are hidden, and whether their pieces go together.
+        noise: for `noise`, how pictures are shown.
     """
 
     head: Head
@@ -55,6 +92,7 @@ class OutputSpec:
     pooling: Literal["stock", "mean"] = "stock"
     mask: float = 0.15
     whole_words: bool = True
+    noise: NoiseSpec = NoiseSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +105,7 @@ class EncodeOptions:
         packing: whether several sequences may share a row.
         thinking: what to do with reasoning parts (see the recipe), and whether the data holds any.
         reserved: positions of the context that are not a row's own: those of virtual tokens.
+        subject: the word for the one subject of all pictures; None: there is no such word.
     """
 
     max_length: int | None = None
@@ -75,6 +114,7 @@ class EncodeOptions:
     thinking: Literal["auto", "train", "empty", "drop"] = "auto"
     data_has_thinking: bool = False
     reserved: int = 0
+    subject: str | None = None
 
 
 @dataclass(slots=True)
@@ -116,7 +156,8 @@ class Batch:
 class Outputs:
     """Logits of shape (rows, classes): rows are the supervised positions, words, texts or examples.
 
-    For spans (rows, 2, positions), of the first and the last token; for embeddings (rows, width), not yet normalised.
+    For spans (rows, 2, positions), of the first and the last token; for embeddings (rows, width), not yet normalised;
+    for noise (rows, channels, height, width), each example at one timestep or several.
     """
 
     logits: torch.Tensor
@@ -428,10 +469,14 @@ class Base(Protocol):
 
     A base that writes has besides: `chat` (how turns become tokens: `prompt`, `stop_ids`, `stop_token`, `render`,
     `warnings`), `room(prompt)` (tokens that fit behind a prompt of so many) and `write(prompts, device, **settings)` (new
-    token ids of each).
+    token ids of each). One that draws: `paint(prompts, seeds, device, steps, guidance)` (a picture for each). One whose
+    frozen parts read the examples before they are learned from: `precompute(stores, output, place, reporter)`. One whose
+    adapters have a format of their own: `save_adapter(peft_model, folder)` and `begin_adapter(peft_model, folder)`. One that
+    can learn a word (`new_words`): `learn_words`, `begin_words` and `save_words`.
     """
 
     name: str
+    options: EncodeOptions
     family: ClassVar[str]
     has: ClassVar[frozenset[Need]]
     heads: ClassVar[frozenset[Head]]

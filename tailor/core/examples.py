@@ -173,6 +173,19 @@ class Preference(Example):
         return "\n".join(f"{message.role}: {message.content}" for message in self.prompt)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captioned(Example):
+    """A picture and the words for it. `image` is a path."""
+
+    image: str
+    caption: str
+
+    @property
+    def shown(self) -> str:
+        """The caption."""
+        return self.caption
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """An example as a base's own numbers.
@@ -184,7 +197,7 @@ class Features:
             (the first can never be predicted and holds 0); empty for other targets.
         extras: further inputs of the model's forward, each of length n (token_type_ids).
         marks: numbers for each token that its base reads when it makes a batch, each of length n (the word it belongs to).
-        target: class index, list of 0/1, or number, where the target is not the tokens themselves.
+        target: class index, list of 0/1, number or picture, where the target is not the tokens themselves.
         truncated: how many tokens were cut off to fit `max_length`.
         trained: role -> how many of its tokens are learned, before truncation.
         parts: lengths of the sequences that lie end to end in `input_ids`, where there are several (two answers).

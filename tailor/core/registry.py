@@ -33,11 +33,13 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "similarity": "tailor.objectives.similarity:Similarity",
         "preference": "tailor.objectives.preference:Preferring",
         "seq2seq": "tailor.objectives.seq2seq:SeqToSeq",
+        "text_to_image": "tailor.objectives.text_to_image:TextToImage",
     },
     "base": {
         "causal-lm": "tailor.bases.causal:CausalBase",
         "encoder": "tailor.bases.encoder:EncoderBase",
         "encoder-decoder": "tailor.bases.seq2seq:Seq2SeqBase",
+        "diffusion": "tailor.bases.diffusion:DiffusionBase",
         "endpoint": "tailor.bases.endpoint:EndpointBase",
     },
 }

@@ -43,6 +43,20 @@ def canonical_json(row: Canonical) -> str:
     return line
 
 
+def identity(form: str, row: Canonical) -> Canonical:
+    """What a row's content is: the row itself; of a picture its bytes, wherever its file lies."""
+    return {**row, "image": picture_key(row["image"])} if form == "images" else row
+
+
+def picture_key(path: str) -> str:
+    """The digest of a picture's file; its path where there is no such file, which is refused later on."""
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return path
+
+
 def content_key(line: str) -> str:
     """The identity of a row's content: 16 hex digits of SHA-256 over its canonical JSON."""
     return hashlib.sha256(line.encode()).hexdigest()[:16]
@@ -113,5 +127,5 @@ _SIDES: dict[str, Callable[[Canonical], tuple[str, str]]] = {
     "preference": _preference,
     "pairs": lambda row: (row["anchor"], "\n".join([row["positive"], *row["negatives"]])),
     "scored_pairs": lambda row: (f"{row['anchor']}\n{row['positive']}", str(row["score"])),
-    "images": lambda row: (Path(row["image"]).name, row["caption"] or ""),
+    "images": lambda row: (picture_key(row["image"]), row["caption"] or ""),
 }

@@ -13,7 +13,7 @@ from tailor.core.examples import Origin, Row
 from tailor.data.canonical import class_name, is_missing
 from tailor.data.columns import SAMPLE, Form
 from tailor.data.files import BadRow, kind_of
-from tailor.data.keys import canonical_json, content_key, digest, labels, normalise, place, sides
+from tailor.data.keys import canonical_json, content_key, digest, identity, labels, normalise, place, sides
 from tailor.data.report import RowCounts
 from tailor.data.split import block_size, blocks
 from tailor.data.table import Entry, Store
@@ -77,7 +77,7 @@ class Pool:
             return
         try:
             row = self.form.canonical(record.values)
-            group, line = self._group(record), canonical_json(row)
+            group, line = self._group(record), canonical_json(identity(self.form.name, row))
         except RowRefused as refusal:
             self._refuse(BadRow(record.origin, refusal.reason, refusal.message))
             return

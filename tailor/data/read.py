@@ -17,7 +17,7 @@ from tailor.data.files import BadRow, File, kind_of
 from tailor.data.formats import KINDS, read_file
 
 EMBEDDED = Path(__file__).parents[1] / "bases" / "pocket" / "data"
-"""Where the embedded data sets lie, one NAME.jsonl each."""
+"""Where the embedded data sets lie, one NAME.jsonl each; pictures in folders NAME."""
 
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -64,7 +64,8 @@ def _read_one(name: str, root: Path) -> Iterator[Row | BadRow]:
 
 
 def _embedded(name: str) -> Iterator[Row | BadRow]:
-    there = sorted(file.stem for file in EMBEDDED.glob("*.jsonl"))
+    pictures = {folder.parent.name: folder.parent for folder in EMBEDDED.glob("*/metadata.jsonl")}
+    there = sorted([*(file.stem for file in EMBEDDED.glob("*.jsonl")), *pictures])
     stem = name.removeprefix("pocket:")
     if stem not in there:
         near = difflib.get_close_matches(stem, there, n=1)
@@ -74,6 +75,9 @@ def _embedded(name: str) -> Iterator[Row | BadRow]:
             fix=(f"did you mean pocket:{near[0]}? " if near else "") + f"there are: {', '.join(there) or 'none'}",
             code="missing_file",
         )
+    if stem in pictures:
+        yield from _images(name, pictures[stem])
+        return
     yield from read_file(File(name, EMBEDDED / f"{stem}.jsonl"))
 
 

@@ -4,23 +4,19 @@ A reference's log-probabilities, say: with them in the features, no second copy 
 runs that share base and data (a sweep, a resumed run) compute them once.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from tailor.core.contracts import OutputSpec
 from tailor.core.paths import cache_folder, code_digest
 from tailor.data.store import FeatureStore
 from tailor.engine.place import Place
+from tailor.nn.kept import Values, keep, make_room, read
 from tailor.nn.rows import rows_of_outputs
 
 AT_ONCE = 1024
@@ -28,8 +24,6 @@ AT_ONCE = 1024
 
 MOST_BYTES = 1 << 30
 """Of what is kept on disk; the longest unused goes first."""
-
-Values = Mapping[str, torch.Tensor]
 
 
 class Frozen:
@@ -52,10 +46,11 @@ class Frozen:
         if not len(store):
             return
         path = self.folder / f"{self._key(store)}.safetensors"
-        values = _read(path)
+        values = read(path)
         if values is None:
             values = self._compute(store)
-            _keep(path, values)
+            keep(path, values)
+            make_room(self.folder, MOST_BYTES)
         for index in range(len(store)):
             store.set_frozen(index, {name: tuple(rows[index].tolist()) for name, rows in values.items()})
 
@@ -78,34 +73,3 @@ class Frozen:
             for index, features, rows, targets in read:
                 found[start + index] = self.objective.freeze(features, rows, targets)
         return {name: torch.tensor([row[name] for row in found]) for name in found[0]}
-
-
-def _read(path: Path) -> Values | None:
-    """What was kept, or None; a file that was read counts as used."""
-    try:
-        values: Values = load_file(path)
-        os.utime(path)
-    except (OSError, SafetensorError):
-        return None
-    return values
-
-
-def _keep(path: Path, values: Values) -> None:
-    """Write whole or not at all, and make room; a machine without a place to keep it computes it again."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with contextlib.suppress(OSError, SafetensorError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(values), part)
-        part.replace(path)
-        _make_room(path.parent)
-    part.unlink(missing_ok=True)
-
-
-def _make_room(folder: Path) -> None:
-    """Remove the longest unused files until the rest is within `MOST_BYTES`."""
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
-    total = 0
-    for file in files:
-        total += file.stat().st_size
-        if total > MOST_BYTES:
-            file.unlink(missing_ok=True)

@@ -10,18 +10,21 @@ from tailor.recipe.train import TrainOptions
 
 REFERENCE_HIDDEN, LAW = 2000, 0.78
 SMALL_RUN_STEPS = 200
+PICTURE_STEPS = 400
+"""What diffusers' guide to DreamBooth advises for a handful of photos."""
 LOOKS = 8
 CPU_TOKENS, DEVICE_TOKENS = 4096, 16384
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the resolution depends on: rows to train on, the base's hidden size, the device, what the data teaches."""
+    """What the resolution depends on: rows to train on, the base's hidden size if it has one, the device, what is taught."""
 
     examples: int
-    hidden: int
+    hidden: int | None
     device: str
     raw_text: bool
+    pictures: bool = False
 
 
 def resolve(options: TrainOptions, method: MethodOptions, facts: Facts) -> TrainOptions:
@@ -31,9 +34,10 @@ def resolve(options: TrainOptions, method: MethodOptions, facts: Facts) -> Train
     if options.max_steps is not None:
         values["epochs"] = math.ceil(options.max_steps / per_epoch)
     elif options.epochs == "auto":
-        values["epochs"] = 1 if facts.raw_text else min(10, max(3, math.ceil(SMALL_RUN_STEPS / per_epoch)))
+        values["epochs"] = _epochs(facts, per_epoch)
     if options.learning_rate == "auto" and method.rate_at_2000:
-        values["learning_rate"] = _rate(method.rate_at_2000, facts.hidden)
+        hidden = facts.hidden
+        values["learning_rate"] = method.rate_for_pictures if hidden is None else _rate(method.rate_at_2000, hidden)
     if options.tokens_per_micro_batch == "auto":
         values["tokens_per_micro_batch"] = CPU_TOKENS if facts.device == "cpu" else DEVICE_TOKENS
     if options.patience == "auto":
@@ -42,6 +46,13 @@ def resolve(options: TrainOptions, method: MethodOptions, facts: Facts) -> Train
     if options.checkpoint_every == "auto":
         resolved = resolved.model_copy(update={"checkpoint_every": look_every(resolved, facts.examples)})
     return resolved
+
+
+def _epochs(facts: Facts, per_epoch: int) -> int:
+    """Raw text once; pictures until some hundreds of steps are made, however few there are; rows from 3 to 10 times."""
+    if facts.pictures:
+        return max(1, math.ceil(PICTURE_STEPS / per_epoch))
+    return 1 if facts.raw_text else min(10, max(3, math.ceil(SMALL_RUN_STEPS / per_epoch)))
 
 
 def _rate(at_2000: float, hidden: int) -> float:

@@ -180,7 +180,13 @@ def _limits(tasks: Mapping[str, Any], forgetting: Mapping[str, Any] | None, lice
         if tasks
         else "- Not measured: no rows were held back."
     ]
-    if forgetting:
+    if forgetting and "metric" in forgetting:
+        metric = forgetting["metric"]
+        lines.append(
+            f"- {wording.named(metric)[0]}, on rows of what the base could do before, went from "
+            f"{wording.figure(metric, forgetting['base'])} to {wording.figure(metric, forgetting['tuned'])}."
+        )
+    elif forgetting:
         lines.append(
             f"- Loss on general text went from {wording.number(forgetting['base'])} to "
             f"{wording.number(forgetting['tuned'])}: what the base could do elsewhere may have changed by as much."

@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from tailor.core.errors import RunError
 from tailor.core.paths import PACKAGE
+from tailor.evaluation.picture_proof import PictureProbe
 from tailor.evaluation.stock_forward import read_off
 
 HOME = str(PACKAGE.parent)
@@ -74,6 +75,11 @@ class Probe:
     new_tokens: int = 0
     quantize: str | None = None
     own_loader: str = ""
+
+    @property
+    def script(self) -> Path:
+        """The program that answers."""
+        return STOCK
 
     def as_dict(self) -> dict[str, Any]:
         """What `stock_forward.py` reads."""
@@ -154,12 +160,12 @@ def own_outputs(model: Any, rows: Sequence[Mapping[str, list[int]]]) -> dict[int
     return found
 
 
-def run_stock(probe: Probe) -> Found:
-    """Run `stock_forward.py`; raises `RunError` with its last line where it fails."""
+def run_stock(probe: Probe | PictureProbe) -> Found:
+    """Run a probe's program in a fresh process; raises `RunError` with its last line where it fails."""
     with tempfile.TemporaryDirectory(prefix="tailor-proof-") as folder:
         question, answer = Path(folder) / "probe.json", Path(folder) / "out.safetensors"
         question.write_text(json.dumps(probe.as_dict()))
-        program = ["-m", probe.own_loader] if probe.own_loader else ["-I", str(STOCK)]
+        program = ["-m", probe.own_loader] if probe.own_loader else ["-I", str(probe.script)]
         done = subprocess.run(
             [sys.executable, *program, str(question), str(answer)],
             capture_output=True,

@@ -15,6 +15,7 @@ from tailor.core.contracts import Answer, Metric
 from tailor.evaluation import wording
 from tailor.evaluation.answer_forms import as_text
 from tailor.evaluation.compare import paired
+from tailor.evaluation.picturing import SHOWN, as_source, is_picture
 from tailor.evaluation.scorers import METRICS
 
 SHOWN_ROWS = 10
@@ -122,6 +123,7 @@ def _task(inputs: ReportInputs, name: str) -> dict[str, Any]:
         ],
         "opened": result["opened"],
         "rows": _rows(answers) if answers else None,
+        "pictures": _pictures(answers) if answers else [],
     }
 
 
@@ -204,8 +206,17 @@ def _rows(answers: TaskAnswers) -> dict[str, Any]:
     }
 
 
+def _pictures(answers: TaskAnswers) -> list[tuple[str, str, str]]:
+    """Prompts with what base and tuned model draw for them from the same seed."""
+    base, tuned = paired(answers.base, answers.tuned, answers.metric)[:2]
+    both = [pair for pair in zip(base, tuned, strict=True) if all(is_picture(side.given) for side in pair)]
+    return [(one.prompt, as_source(one.given), as_source(other.given)) for one, other in both[:SHOWN]]
+
+
 def answer_text(answer: Answer) -> str:
     """A given answer for a reader; for raw text, how well it was predicted."""
+    if is_picture(answer.given):
+        return "(a picture)" + (f" loss {answer.nll / answer.tokens:.3f}" if answer.nll and answer.tokens else "")
     if answer.given is not None:
         return readable(answer.given)
     if answer.expected is None and answer.nll is not None and answer.tokens:
@@ -223,9 +234,15 @@ def readable(value: Any) -> str:
 
 
 def _forgetting(entry: Mapping[str, Any] | None) -> str:
-    """What became of the loss on general text, in words; empty where it was not measured."""
+    """What became of what the base could do before, in words; empty where it was not measured."""
     if not entry:
         return ""
+    if metric := entry.get("metric"):
+        title, sides = wording.named(metric)[0], [wording.figure(metric, entry[side]) for side in ("base", "tuned")]
+        change = wording.points(metric, entry["delta"])
+        return (
+            f"On {entry['n']} rows of what the base could do before, {title} went from {' to '.join(sides)} ({change})."
+        )
     values = f"{wording.number(entry['base'])} to {wording.number(entry['tuned'])}"
     return f"Loss on general text went from {values} ({wording.change('loss', entry['delta'])}); lower is better."
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tailor.core import registry
 from tailor.core.contracts import Answer, AnswersKind, Metric
 from tailor.core.errors import TailorError
 from tailor.evaluation import own_scorer, text_scores
@@ -187,6 +188,32 @@ def _tool_call_why(answer: Answer) -> str:
     return f"wanted {wanted}, called {called}"
 
 
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _of_drawings() -> tuple[Callable[[Answer], float], Callable[[Answer], str]]:
+    """Whether a drawing of the embedded world shows what its row asks for, and what it shows instead."""
+    read = registry.resolve("tailor.evaluation.drawings:drawn_as_asked")
+
+    def score(answer: Answer) -> float:
+        return 0.0 if answer.given is None else float(read(answer.row, answer.given)["score"])
+
+    def why(answer: Answer) -> str:
+        return "no picture" if answer.given is None else str(read(answer.row, answer.given)["why"])
+
+    return score, why
+
+
+def _likeness(measure: str) -> Callable[[str, str], Metric]:
+    """The mean cosine that a model in a folder gives to pictures; loaded when it is first asked for."""
+
+    def metric(name: str, folder: str) -> Metric:
+        score = registry.resolve(f"tailor.evaluation.picture_likeness:{measure}")(folder)
+        return SumMetric(name, _each(lambda answer: (score(answer), 1.0)), _first_over_second, points=100.0)
+
+    return metric
+
+
 # --- metrics with an argument ---------------------------------------------------------------------------------------
 
 
@@ -268,15 +295,22 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
         lambda labels: SumMetric("json_fields", _each(_fields_row), _first_over_second, why=_fields_why),
     ),
     "tool_call": (_TEXT, lambda labels: _share("tool_call", _tool_call, _tool_call_why)),
-    "loss": (_TOKENS, lambda labels: _nats("loss", _per_token, _first_over_second)),
+    "loss": ((*_TOKENS, "image"), lambda labels: _nats("loss", _per_token, _first_over_second)),
     "perplexity": (_TOKENS, lambda labels: _nats("perplexity", _per_token, _exp_of_mean)),
     "bits_per_byte": (_ANY, lambda labels: _nats("bits_per_byte", _per_byte, _first_over_second)),
+    "drawn_as_asked": (("image",), lambda labels: _share("drawn_as_asked", *_of_drawings())),
     "mse": (("number",), lambda labels: SumMetric("mse", number_rows, _first_over_second, better="lower", points=1.0)),
     "r2": (("number",), lambda labels: SumMetric("r2", number_rows, r2_value)),
 }
 """Name -> kinds of answers it can score, and the metric for a set of labels."""
 
-PREFIXED: dict[str, Callable[[str, str], Metric]] = {"regex": _regex, "max_words": _max_words}
+PREFIXED: dict[str, Callable[[str, str], Metric]] = {
+    "regex": _regex,
+    "max_words": _max_words,
+    "prompt_following": _likeness("follows_prompt"),
+    "subject_similarity": _likeness("is_like_subject"),
+}
+PICTURES_ONLY = {"prompt_following", "subject_similarity"}
 
 
 def _counted(name: str, counts: Callable[[str, str], list[float]], formula: Callable[[Floats], Floats]) -> SumMetric:
@@ -326,7 +360,7 @@ def _resolve(name: str, labels: Labels, kind: AnswersKind) -> Metric:
     if JOINED in name:
         return _product(name, [_resolve(part, labels, kind) for part in name.split(JOINED)])
     prefix, _, argument = name.partition(":")
-    if prefix in PREFIXED and argument:
+    if prefix in PREFIXED and argument and (prefix in PICTURES_ONLY) == (kind == "image"):
         return PREFIXED[prefix](name, argument)
     path, _, function = name.rpartition(":")
     if path.endswith(".py"):
@@ -350,7 +384,8 @@ def _resolve(name: str, labels: Labels, kind: AnswersKind) -> Metric:
 def _unknown(name: str) -> TailorError:
     near = difflib.get_close_matches(name.lower().replace("-", "_"), [*METRICS, *PREFIXED], n=1, cutoff=0.5)
     offer = f"did you mean {near[0]}? " if near else ""
-    others = [*METRICS, "regex:PATTERN", "max_words:N", "path/file.py:function", "several as `one & other`"]
+    others = [*METRICS, "regex:PATTERN", "max_words:N", "prompt_following:FOLDER", "subject_similarity:FOLDER"]
+    others += ["path/file.py:function", "several as `one & other`"]
     return TailorError(
         f"no metric is named {name}",
         where="evaluate.metrics",
@@ -428,4 +463,5 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
         ["ndcg_at_10", "recall_at_1", "recall_at_10", "mrr"] if isinstance(answers[0].expected, str) else ["pearson"]
     ),
     "preference": lambda answers: ["loss", "reward_accuracy", "reward_margin"],
+    "text_to_image": lambda answers: ["loss"],
 }

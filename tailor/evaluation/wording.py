@@ -33,12 +33,15 @@ TITLES: dict[str, tuple[str, Style]] = {
     "loss": ("Loss", "plain"),
     "perplexity": ("Perplexity", "plain"),
     "bits_per_byte": ("Bits per byte", "plain"),
+    "drawn_as_asked": ("Pictures that show what was asked for", "share"),
     "mse": ("Mean squared error", "plain"),
     "r2": ("R²", "plain"),
 }
 PATTERNS: dict[str, tuple[str, Style]] = {
     "regex": ("Answers that match {}", "share"),
     "max_words": ("Answers of at most {} words", "share"),
+    "prompt_following": ("Likeness to the prompt", "plain"),
+    "subject_similarity": ("Likeness to the subject", "plain"),
 }
 BASELINES = {
     "majority": " for the majority guess",

@@ -34,7 +34,7 @@ class Ia3:
     """Rescaling of what attention reads and of what the feed-forward layers pass on (Liu et al. 2022)."""
 
     name: ClassVar[str] = "ia3"
-    needs: ClassVar[frozenset[Need]] = frozenset({"linears"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"blocks", "linears"})
     mergeable: ClassVar[bool] = True
 
     def __init__(self, options: Ia3Options) -> None:

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import PreTrainedModel
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
@@ -60,7 +61,7 @@ class Lora:
             lora_dropout=self.options.dropout,
             use_rslora=self.options.rslora,
             use_dora=self.options.dora,
-            target_modules=self.options.targets,
+            target_modules=self._targets(base.model),
             target_parameters=parameters or None,
             rank_pattern=ranks,
             alpha_pattern={name: self._alpha(rank) for name, rank in ranks.items()},
@@ -81,6 +82,13 @@ class Lora:
                 fix=f"leave {option} out, or name the linear layers in method.targets with method.allow_partial=true",
             )
         return experts
+
+    def _targets(self, model: Any) -> str | list[str]:
+        """PEFT finds all linear layers of transformers' classes alone; in others convolutions are among them."""
+        if self.options.targets != "all-linear" or isinstance(model, PreTrainedModel):
+            return self.options.targets
+        kinds = (torch.nn.Linear, torch.nn.Conv2d)
+        return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
     def _alpha(self, rank: int) -> float:
         """The alpha with which a layer of this rank has the scale of all others."""

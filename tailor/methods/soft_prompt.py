@@ -1,5 +1,7 @@
 """Prompt tuning through PEFT: learned embeddings in front of the text, that start as those of real tokens."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -7,11 +9,38 @@ from peft import PromptTuningConfig
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
-from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay, share_of_head
+from tailor.methods.attached import ByGradient
+from tailor.methods.with_peft import TASKS, PeftAttached, alike, head_modules, lay, share_of_head
 from tailor.nn.in_front import InFront
 from tailor.recipe.methods import SoftPromptOptions
 
 UNPACKED = "virtual tokens stand in front of every row"
+
+
+class LearnedWord(ByGradient):
+    """Embeddings that are a new word's: textual inversion (Gal et al. 2022, arXiv 2208.01618)."""
+
+    def __init__(self, base: Any, options: SoftPromptOptions) -> None:
+        self._rows = base.learn_words(options.tokens, options.text)
+        super().__init__(base, base.model)
+        self._base = base
+
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
+        """The word's rows in the table of every text encoder."""
+        return dict(self._rows)
+
+    def begin_with(self, adapter: Path, *, same_head: bool) -> None:
+        """Take over the rows of the same word; raises `RecipeError` where they are another's."""
+        with alike(adapter):
+            self._base.begin_words(adapter)
+
+    def save(self, folder: Path) -> None:
+        """The rows, by the word."""
+        self._base.save_words(folder)
+
+    def notes(self) -> Mapping[str, Any]:
+        """The words that were learned."""
+        return {"learned_words": list(self._base.words)}
 
 
 class SoftPrompt:
@@ -24,8 +53,13 @@ class SoftPrompt:
     def __init__(self, options: SoftPromptOptions) -> None:
         self.options = options
 
-    def attach(self, base: Base, output: OutputSpec) -> PeftAttached:
-        """Put virtual tokens in front of a loaded base; raises `RecipeError` where its head cannot be read behind them."""
+    def attach(self, base: Base, output: OutputSpec) -> PeftAttached | LearnedWord:
+        """Put virtual tokens in front of a loaded base, or in the place of a word where one can be added to it.
+
+        Raises `RecipeError` where its head cannot be read behind them.
+        """
+        if "new_words" in base.has:
+            return LearnedWord(base, self.options)
         if TASKS[base.head] is None:
             raise RecipeError(
                 f"PEFT has no virtual tokens for what is read off here ({base.head})",

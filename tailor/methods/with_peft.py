@@ -1,8 +1,9 @@
 """What the methods that go through PEFT share: its task types, the head trained beside, a folder without our paths."""
 
+import contextlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ TASKS = {
     "embedding": TaskType.FEATURE_EXTRACTION,
     "masked": None,
     "sequence": TaskType.SEQ_2_SEQ_LM,
+    "noise": None,
 }
-"""Heads -> PEFT's task types. It has none for masked language models, and the one that it has for spans (QUESTION_ANS, in
-0.21) swallows `token_type_ids`: question and context would be one segment while training, and two once merged."""
+"""Heads -> PEFT's task types. It has none for masked language models and denoisers, and the one that it has for spans
+(QUESTION_ANS, in 0.21) swallows `token_type_ids`: question and context would be one segment while training, and two
+once merged."""
 
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -70,7 +73,12 @@ class PeftAttached(ByGradient):
         return {name: self._head_share for name in self.trainable() if "modules_to_save" in name}
 
     def begin_with(self, adapter: Path, *, same_head: bool) -> None:
-        """Take over the weights of a PEFT folder; raises `RecipeError` where they are of another adapter than this one."""
+        """Take over the weights of a saved adapter; raises `RecipeError` where they are of another one than this."""
+        own_format = getattr(self.base, "begin_adapter", None)
+        if own_format is not None:
+            with alike(adapter):
+                own_format(self.peft, adapter)
+            return
         settings = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         mine = self.peft.active_peft_config.to_dict()
         other = [key for key in SCALES if settings.get(key) != mine.get(key)]
@@ -79,12 +87,10 @@ class PeftAttached(ByGradient):
         held = load_file(adapter / ADAPTER_WEIGHTS)
         own = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
         head = [name for name in own if not any(mark in name for mark in LAYERS)]
-        try:
+        with alike(adapter):
             found = taken_over(
                 _bare(held), _bare(own), self.base.model.base_model_prefix, [*_bare(dict.fromkeys(head))]
             )
-        except ValueError as error:
-            raise not_alike(str(error), adapter) from None
         kept = same_head and settings.get("task_type") == mine.get("task_type")
         taken = {
             name: found.get(name.removeprefix(LEAD), value) for name, value in own.items() if kept or name not in head
@@ -92,7 +98,11 @@ class PeftAttached(ByGradient):
         set_peft_model_state_dict(self.peft, {**own, **taken})
 
     def save(self, folder: Path) -> None:
-        """A PEFT folder that names its base as others know it, never by a path of this machine."""
+        """A PEFT folder that names its base as others know it, never by a path of this machine; or the base's own format."""
+        own_format = getattr(self.base, "save_adapter", None)
+        if own_format is not None:
+            own_format(self.peft, folder)
+            return
         self.peft.save_pretrained(folder)
         config = folder / ADAPTER_CONFIG
         values = json.loads(config.read_text(encoding="utf-8"))
@@ -103,6 +113,15 @@ class PeftAttached(ByGradient):
     def notes(self) -> Mapping[str, Any]:
         """Figures of the method's own."""
         return self._figures
+
+
+@contextlib.contextmanager
+def alike(adapter: Path) -> Iterator[None]:
+    """Where a base takes over an adapter in its own format: its `ValueError` becomes the `RecipeError` of one not alike."""
+    try:
+        yield
+    except ValueError as error:
+        raise not_alike(str(error), adapter) from None
 
 
 def _bare(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,18 @@ class EvaluateOptions(Options):
 
     primary: str = Field("auto", description="the metric that decides the verdict")
     metrics: list[str] | Auto = Field("auto", description="built-in names, or your own file.py:function")
-    samples: Count | Auto = Field("auto", description="test rows for which answers are generated; auto: at most 200")
+    samples: Count | Auto = Field(
+        "auto", description="test rows for which answers are generated; auto: at most 200, of pictures 16"
+    )
     max_new_tokens: Count | Auto = Field("auto", description="auto: from the longest reference answer")
     forgetting: bool | Auto = Field("auto", description="loss on a fixed general text, before and after")
+    old: str | None = Field(
+        None, description="captioned pictures of what the base could do before: measured before and after"
+    )
+    steps: Count | Auto = Field(
+        "auto", description="denoising steps of a drawn picture; auto: the pipeline's own number"
+    )
+    guidance: Annotated[float, Field(ge=0)] | Auto = Field(
+        "auto", description="how strongly a drawn picture is held to its prompt; auto: the pipeline's own"
+    )
     margin: float | None = Field(None, gt=0, description="points within which tuned counts as not worse")

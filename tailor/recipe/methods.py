@@ -16,13 +16,15 @@ class MethodOptions(Options):
 
     `rate_at_2000` is the learning rate for a base of hidden size 2000; `auto` scales it by (2000 / hidden) ** 0.78, the
     law that thinkingmachines.ai's tinker-cookbook fitted for Llama shapes; full fine-tuning takes a tenth of LoRA's
-    ("LoRA Without Regret", Schulman et al. 2025). 0: nothing moves along a gradient.
+    ("LoRA Without Regret", Schulman et al. 2025). 0: nothing moves along a gradient. `rate_for_pictures` is that of
+    diffusers' own training scripts: no law of one width speaks of a pipeline.
 
     `asks`: answers are asked for in words, so that the base's own output layer gives them, whatever the task.
     """
 
     asks: ClassVar[bool] = False
     rate_at_2000: ClassVar[float]
+    rate_for_pictures: ClassVar[float] = 1e-4
     form: ClassVar[tuple[str, ...]] = ()
     """The options that give its adapter its form; empty for a method that leaves none."""
 
@@ -36,6 +38,7 @@ class FullOptions(MethodOptions):
     """Full fine-tuning: every weight moves."""
 
     rate_at_2000 = 5e-5
+    rate_for_pictures = 1e-5
     name: Literal["full"] = "full"
     freeze: list[str] = Field([], description="glob patterns of parameter names that stay as they are")
 
@@ -121,6 +124,7 @@ class SoftPromptOptions(MethodOptions):
     """
 
     rate_at_2000 = 2e-2
+    rate_for_pictures = 5e-3
     form = ("tokens",)
     name: Literal["soft_prompt"] = "soft_prompt"
     tokens: int = Field(20, ge=1, description="how many virtual tokens; each row has as many fewer of its own")

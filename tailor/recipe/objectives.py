@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tailor.recipe.options import Options
 
@@ -103,6 +103,55 @@ class SeqToSeqOptions(Options):
     prefix: str = Field("", description="words put before every source, as T5 wants them: `summarize: `")
 
 
+class PriorOptions(Options):
+    """Pictures that the base itself draws for a class of things are learned beside one subject's (DreamBooth, Ruiz et
+    al. 2022)."""
+
+    prompt: str = Field(min_length=1, description="words for the class, without the subject's: `a photo of a dog`")
+    pictures: int = Field(100, ge=1, description="how many the base draws")
+    weight: float = Field(1.0, gt=0, description="of their loss, beside that of the subject's pictures")
+
+
+class TextToImageOptions(Options):
+    """Captions and their pictures, or pictures of one subject: the base learns to draw them."""
+
+    name: Literal["text_to_image"] = "text_to_image"
+    caption: str = Field(
+        "a photo of {subject}",
+        description="the caption of pictures without one; {subject}: data.subject or the folder's name",
+    )
+    resolution: int | Literal["auto"] = Field(
+        "auto", description="side of a square of as many pixels as each picture is brought to; auto: the base's own"
+    )
+    buckets: bool = Field(True, description="keep each picture's shape as nearly as may be; false: cut squares")
+    crop: Literal["center", "random"] = Field(
+        "center", description="random: another cut every epoch; nothing is kept then"
+    )
+    flip: bool = Field(False, description="half of the time mirrored")
+    caption_dropout: float = Field(0.0, ge=0, lt=1, description="share of examples shown without their caption")
+    text_encoder: bool = Field(False, description="the text encoders learn too")
+    min_snr: float | None = Field(
+        None, gt=0, description="cap of a timestep's weight by its signal-to-noise ratio (Hang et al. 2023); 5 is usual"
+    )
+    timesteps: Literal["auto", "uniform", "logit_normal"] = Field(
+        "auto", description="auto: uniform, and logit-normal for flow matching"
+    )
+    prior: PriorOptions | None = Field(None, description="keep what the base knows of the subject's class")
+    once: bool | Literal["auto"] = Field(
+        "auto", description="encode pictures and captions once and keep the result; auto: wherever that changes nothing"
+    )
+
+    @model_validator(mode="after")
+    def _encoded_once(self) -> "TextToImageOptions":
+        if self.once is True and self.crop == "random":
+            raise ValueError(
+                "with crop=random every epoch sees another cut, so nothing can be encoded once: leave out once"
+            )
+        if self.once is True and self.text_encoder:
+            raise ValueError("captions cannot be encoded once by a text encoder that learns: leave out once")
+        return self
+
+
 OBJECTIVES: dict[str, type[Options]] = {
     "language": LanguageOptions,
     "instruction": InstructionOptions,
@@ -114,4 +163,5 @@ OBJECTIVES: dict[str, type[Options]] = {
     "similarity": SimilarityOptions,
     "preference": PreferenceOptions,
     "seq2seq": SeqToSeqOptions,
+    "text_to_image": TextToImageOptions,
 }

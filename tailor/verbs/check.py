@@ -6,8 +6,9 @@ from itertools import islice
 from typing import Any
 
 from tailor.bases.chat import Segment
-from tailor.compose import ASKED_FOR, Prepared, Refusal, prepare
+from tailor.compose import Prepared, prepare
 from tailor.core.examples import Conversation, Labelled, Preference, Text
+from tailor.engine.encoding import ASKED_FOR, Refusal
 from tailor.recipe.recipe import Recipe
 from tailor.verbs.preview import as_stopping
 

@@ -12,7 +12,7 @@ from tailor.engine.place import available_devices, device_memory, has_bf16
 from tailor.verbs.fit import LIBRARIES
 
 TESTED = {"cpu": "tested on every change"}
-EXTRAS = {"xlsx": "openpyxl", "trackers": "tensorboard", "prompt": "gepa"}
+EXTRAS = {"xlsx": "openpyxl", "trackers": "tensorboard", "prompt": "gepa", "diffusion": "diffusers"}
 
 
 def look() -> dict[str, Any]:

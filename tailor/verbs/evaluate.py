@@ -11,9 +11,7 @@ from tailor.compose import (
     Prepared,
     base_beside,
     check_pair,
-    check_refused,
     choose_place,
-    encode,
     load_data,
     make_base,
     make_objective,
@@ -24,6 +22,7 @@ from tailor.core.errors import TailorError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.load import Loaded
+from tailor.engine.encoding import check_refused, encode
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, base_options, load, override, parse
 from tailor.verbs.measure import evaluate

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from tailor.bases.loading import BASE_FILE, LABELS_FILE, adapter_settings, folder_digest
+from tailor.bases.loading import (
+    BASE_FILE,
+    LABELS_FILE,
+    LORA_OF_PIPELINE,
+    PIPELINE_INDEX,
+    WORDS_OF_PIPELINE,
+    adapter_settings,
+    folder_digest,
+)
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import Interrupted, RunError
 from tailor.core.paths import code_digest
@@ -25,16 +33,24 @@ from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import total_steps
 from tailor.evaluation.card import Artefact, ArtefactKind, model_card
-from tailor.evaluation.proof import CLASSES, ROWS, Probe, Proof, judge, own_outputs, run_stock
+from tailor.evaluation.picture_proof import PictureProbe
+from tailor.evaluation.proof import CLASSES, ROWS, Logits, Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate
 from tailor.verbs.own_requests import prove_prompt
+from tailor.verbs.pictures import told_rows
 
 DRIVERS = {"gradient": fit, "solve": solve.fit, "search": search.fit}
 """What is done with an attached method -> the loop that does it."""
+ARTEFACTS: dict[str, ArtefactKind] = {
+    LORA_OF_PIPELINE: "diffusion_lora",
+    WORDS_OF_PIPELINE: "textual_inversion",
+    PIPELINE_INDEX: "pipeline",
+}
+"""Files by which an artefact of a pipeline is known."""
 OWN_LOADER = "tailor.verbs.own_forward"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
@@ -221,6 +237,17 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         proof = prove_prompt(folder)
         folder.write("proof.json", proof.as_dict())
         return proof
+    probe, trained = PROBES.get(job.base.head, text_probe)(prepared, job, folder)
+    job.reporter.say(
+        f"{'Tailor reloads' if probe.own_loader else 'stock libraries reload'} what was saved, in a fresh process"
+    )
+    proof = judge(run_stock(probe), trained)
+    folder.write("proof.json", proof.as_dict())
+    return proof
+
+
+def text_probe(prepared: Prepared, job: Job, folder: RunFolder) -> tuple[Probe, Logits]:
+    """Held-out rows of tokens, and the trained model's outputs for them."""
     rows = [job.base.inputs_alone(features) for features in proof_features(prepared)]
     trained = own_outputs(job.attached.model, rows)
     probe = Probe(
@@ -236,12 +263,23 @@ def save_and_prove(prepared: Prepared, job: Job, folder: RunFolder) -> Proof:
         quantize=prepared.recipe.base.quantize,
         own_loader=own_loader(folder.model),
     )
-    job.reporter.say(
-        f"{'Tailor reloads' if probe.own_loader else 'stock libraries reload'} what was saved, in a fresh process"
+    return probe, trained
+
+
+def picture_probe(prepared: Prepared, job: Job, folder: RunFolder) -> tuple[PictureProbe, Logits]:
+    """Noisy latents of held-out pictures, and what the trained model tells of them."""
+    rows, trained = told_rows(job.base, job.attached.model, proof_features(prepared), job.output, ROWS)
+    probe = PictureProbe(
+        artefact=str(folder.model),
+        base=stock_base(prepared, folder),
+        rows=rows,
+        revision=prepared.recipe.base.revision or "main",
     )
-    proof = judge(run_stock(probe), trained)
-    folder.write("proof.json", proof.as_dict())
-    return proof
+    return probe, trained
+
+
+PROBES: dict[str, Callable[[Prepared, Job, RunFolder], tuple[Probe | PictureProbe, Logits]]] = {"noise": picture_probe}
+"""What is read off a model -> how it is proved; rows of tokens for everything else."""
 
 
 def save(job: Job, folder: RunFolder) -> None:
@@ -336,7 +374,10 @@ def write_results(
 
 
 def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
-    kind: ArtefactKind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
+    for name, kind in ARTEFACTS.items():
+        if (folder.model / name).exists():
+            return Artefact(kind)
+    kind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
     kind = "adapter" if own_loader(folder.model) else kind
     kind = "prompt" if prepared.recipe.gradient_method.asks else kind
     return Artefact(kind, CLASSES[prepared.base.head])

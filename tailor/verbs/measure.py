@@ -10,17 +10,19 @@ from tailor.bases.loading import Source, find
 from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of
 from tailor.core.contracts import UNTRAINED, Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
-from tailor.core.examples import Origin, Text
+from tailor.core.examples import Example, Origin, Text
 from tailor.core.openings import opened
 from tailor.core.paths import PACKAGE
 from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
+from tailor.data.load import load
 from tailor.engine.place import Place
 from tailor.engine.space import asking
 from tailor.evaluation.answering import Asking, Held, answer_all
 from tailor.evaluation.choosing import choose_metrics
 from tailor.evaluation.compare import task_result
 from tailor.evaluation.generators import generator_of
+from tailor.evaluation.picturing import SHOWN, Drawing, with_pictures
 from tailor.evaluation.scorers import LIKELIHOODS, resolve
 from tailor.evaluation.written import answers_to, asked_of, left_out
 from tailor.recipe.base import BaseOptions
@@ -31,9 +33,12 @@ GUESSED = {"label", "labels", "number", "tags", "span"}
 
 Recorded = Callable[[Sequence[Answer]], list[Answer]]
 """Answers of a model that need not be there any more: those to the rows that another one has answered."""
+Rows = Sequence[tuple[Example, Mapping[str, Any]]]
+"""Examples with their rows as read."""
 WRITTEN = {"text"}
 """Kinds of answers that a model which never answers would leave out."""
 GENERATED_ROWS = 200
+DRAWN_ROWS = 16
 GENERAL_WINDOW = 128
 """Tokens of a window of the general text: fixed, so that every run of a base starts from the same figure."""
 GENERAL_TEXT = PACKAGE / "evaluation" / "general.txt"
@@ -59,6 +64,8 @@ class Sitting:
     answers: list[Answer] | None
     general_loss: float | None
     spent: Mapping[str, float] | None = None
+    old: Sequence[Answer] = ()
+    """Answers to rows of what the base could do before, where the recipe names such."""
 
 
 def evaluate(
@@ -74,23 +81,21 @@ def evaluate(
     `base`: a model, answers that one gave (a function that picks those to the same rows), or None for a guess that takes
     no look at a row; where nothing can be guessed (raw text), the model is held against itself.
     """
-    if not len(prepared.splits["test"].store) and prepared.recipe.evaluate.forgetting is not True:
+    options = prepared.recipe.evaluate
+    if not len(prepared.splits["test"].store) and options.forgetting is not True and options.old is None:
         return Measured({"tasks": {}})
     _freeze(prepared, base if isinstance(base, BaseOptions) else tuned, place, reporter)
     reporter.say("the tuned model answers the test rows")
     after = sit(prepared, tuned, place, reporter)
     before = _before(prepared, base, after, place, reporter)
-    forgetting = None
-    if before.general_loss is not None and after.general_loss is not None:
-        delta = after.general_loss - before.general_loss
-        forgetting = {"base": before.general_loss, "tuned": after.general_loss, "delta": delta}
+    forgetting = _forgetting(prepared, before, after)
     if after.answers is None:
         raise BaseError("this model has no head for this task, so it cannot be measured", where=tuned.name)
     if not after.answers:
         return Measured({"tasks": {}, "forgetting": forgetting})
     name = "itself" if before is after else "base"
     baseline, base_answers = (name, before.answers) if before.answers else _no_information(prepared, after.answers)
-    metrics, primary = choose_metrics(prepared.recipe.evaluate, prepared.objective, [*base_answers, *after.answers])
+    metrics, primary = choose_metrics(options, prepared.objective, [*base_answers, *after.answers])
     result = task_result(
         base_answers,
         after.answers,
@@ -98,7 +103,7 @@ def evaluate(
         primary,
         baseline=baseline,
         opened=opened(prepared.loaded.report.digests["test"], run),
-        margin_points=prepared.recipe.evaluate.margin,
+        margin_points=options.margin,
     )
     deciding = next(metric for metric in metrics if metric.name == primary)
     evaluation: dict[str, Any] = {"tasks": {"default": result}, "forgetting": forgetting}
@@ -117,6 +122,19 @@ def _before(
         return Sitting(base(after.answers or []), None)
     reporter.say("the base answers the same rows")
     return sit(prepared, base, place, reporter)
+
+
+def _forgetting(prepared: Prepared, before: Sitting, after: Sitting) -> dict[str, Any] | None:
+    """What became of what the base could do: on rows that the recipe names, else by the loss on the general text."""
+    if before.old and after.old:
+        metrics, _ = choose_metrics(prepared.recipe.evaluate, prepared.objective, [*before.old, *after.old])
+        metric = next((one for one in metrics if one.name not in LIKELIHOODS), metrics[0])
+        base, tuned = (float(metric.value(metric.statistics(side).sum(0))) for side in (before.old, after.old))
+        return {"base": base, "tuned": tuned, "delta": tuned - base, "metric": metric.name, "n": len(before.old)}
+    if before.general_loss is None or after.general_loss is None:
+        return None
+    delta = after.general_loss - before.general_loss
+    return {"base": before.general_loss, "tuned": after.general_loss, "delta": delta}
 
 
 def _freeze(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> None:
@@ -142,20 +160,25 @@ def _no_information(prepared: Prepared, answers: Sequence[Answer]) -> tuple[str,
 
 def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter) -> Sitting:
     """Load one model and take its answers, and its loss on the general text where it predicts text."""
-    recipe, objective = prepared.recipe, prepared.objective
     base, output = _loaded(prepared, model, place)
     if base.new_head:
         return Sitting(None, None)
-    settings = asking(recipe, place)
-    objective = objective.under(_prompt_of(base, prepared))
+    asked = replace(prepared, objective=prepared.objective.under(_prompt_of(base, prepared)))
+    answers = _answers(asked, base, output, _test_rows(asked), place, reporter)
     own = getattr(base, "generator", None)
-    if objective.prompt is None and own is None:
-        held = _held(prepared, base)
-        answers = answer_all(base, objective, output, held, settings, reporter) if held else []
-    else:
-        answers = _asked(replace(prepared, objective=objective), base, settings, reporter)
-    general = general_loss(base, output, settings) if recipe.evaluate.forgetting is not False else None
-    return Sitting(answers, general, _told(own, reporter) if own is not None else None)
+    spent = _told(own, reporter) if own is not None else None
+    if prepared.recipe.evaluate.forgetting is False:
+        return Sitting(answers, None, spent)
+    old = _answers(asked, base, output, _old_rows(asked), place, reporter)
+    return Sitting(answers, general_loss(base, output, asking(prepared.recipe, place)), spent, old)
+
+
+def _prompt_of(base: Any, prepared: Prepared) -> Prompt | None:
+    """What a model is asked behind: the prompt that lies beside it, else the task in the user's plain words."""
+    if base.source.prompt is not None:
+        return base.source.prompt  # type: ignore[no-any-return]
+    own = getattr(prepared.recipe.method, "instructions", ())
+    return prepared.objective.bare(next(iter(own), ""))  # type: ignore[no-any-return]
 
 
 def _told(generator: Any, reporter: Reporter) -> Mapping[str, float]:
@@ -168,27 +191,43 @@ def _told(generator: Any, reporter: Reporter) -> Mapping[str, float]:
     return spent
 
 
-def _prompt_of(base: Any, prepared: Prepared) -> Prompt | None:
-    """What a model is asked behind: the prompt that lies beside it, else the task in the user's plain words."""
-    if base.source.prompt is not None:
-        return base.source.prompt  # type: ignore[no-any-return]
-    own = getattr(prepared.recipe.method, "instructions", ())
-    return prepared.objective.bare(next(iter(own), ""))  # type: ignore[no-any-return]
+def _answers(
+    prepared: Prepared, base: Any, output: OutputSpec, rows: Rows, place: Place, reporter: Reporter
+) -> list[Answer]:
+    """Answers to rows: asked for behind a prompt, or read off; with pictures where these are what is answered."""
+    if not rows:
+        return []
+    objective, settings = prepared.objective, asking(prepared.recipe, place)
+    if objective.prompt is not None or getattr(base, "generator", None) is not None:
+        return _asked(prepared, base, rows, settings, reporter)
+    answers = answer_all(base, objective, output, _held(prepared, base, rows), settings, reporter)
+    return _with_pictures(prepared.recipe, base, answers, place, reporter) if objective.answers == "image" else answers
 
 
-def _asked(prepared: Prepared, base: Any, settings: Asking, reporter: Reporter) -> list[Answer]:
-    """Answers to the test rows by a model that is asked behind a prompt."""
+def _asked(prepared: Prepared, base: Any, rows: Rows, settings: Asking, reporter: Reporter) -> list[Answer]:
+    """Answers to rows by a model that is asked behind a prompt."""
     generator = generator_of(base, settings, reporter)
-    rows = prepared.held("test", _most(prepared))
     asked = [asked_of(generator, prepared.objective, example, row) for example, row in rows]
     left_out(asked, reporter)
     return answers_to(generator, prepared.objective, asked, settings.max_new_tokens)
 
 
-def _most(prepared: Prepared) -> int | None:
-    asked, objective = prepared.recipe.evaluate.samples, prepared.objective
-    writes = objective.generates and not objective.choices
-    return asked if asked != "auto" else (GENERATED_ROWS if writes else None)
+def _with_pictures(
+    recipe: Recipe, base: Any, answers: Sequence[Answer], place: Place, reporter: Reporter
+) -> list[Answer]:
+    """Answers with a picture each where a metric looks at them, else with as many as a report shows."""
+    options = recipe.evaluate
+    steps = None if options.steps == "auto" else options.steps
+    guidance = None if options.guidance == "auto" else options.guidance
+    count = len(answers) if looks_at_answers(recipe) else SHOWN
+    return with_pictures(base, answers, count, Drawing(place.device, steps, guidance), reporter)
+
+
+def looks_at_answers(recipe: Recipe) -> bool:
+    """Whether a metric that the recipe names needs more than likelihoods."""
+    options = recipe.evaluate
+    named = [*(() if options.metrics == "auto" else options.metrics), options.primary]
+    return any(name not in (*LIKELIHOODS, "auto") for name in named)
 
 
 def _loaded(prepared: Prepared, model: BaseOptions, place: Place) -> tuple[Any, OutputSpec]:
@@ -212,12 +251,38 @@ def _output_for(recipe: Recipe, objective: Any, source: Source) -> OutputSpec:
     return replace(output, pooling="mean" if source.pooling == "mean" else output.pooling)
 
 
-def _held(prepared: Prepared, base: Base) -> list[Held]:
-    """Test rows encoded anew by the model's own tokenizer and template: what was saved with it is what is used."""
+def _test_rows(prepared: Prepared) -> Rows:
+    """Held-out rows, fewer where answering takes time."""
+    asked, objective = prepared.recipe.evaluate.samples, prepared.objective
+    writes = objective.generates and not objective.choices
+    if objective.answers == "image" and not looks_at_answers(
+        prepared.recipe
+    ):  # the loss is cheap, and pictures are not
+        return list(prepared.held("test"))
+    most = {"image": DRAWN_ROWS}.get(objective.answers, GENERATED_ROWS if writes else None)
+    return list(prepared.held("test", most if asked == "auto" else asked))
+
+
+def _old_rows(prepared: Prepared) -> Rows:
+    """Rows of what the base could do before, as many as are asked of the test split."""
+    options, objective = prepared.recipe.evaluate, prepared.objective
+    if options.old is None:
+        return []
+    rows = load(options.old, dev=0.0, test=0.0, objective=objective.name).train
+    most = DRAWN_ROWS if objective.answers == "image" else GENERATED_ROWS
+    chosen = sorted(rows, key=lambda entry: entry.id)[: most if options.samples == "auto" else options.samples]
+    return [
+        (objective.read(entry.row, ExampleSeat(entry.id, entry.origin)), {**entry.values, **entry.row})
+        for entry in chosen
+    ]
+
+
+def _held(prepared: Prepared, base: Base, rows: Rows) -> list[Held]:
+    """Rows encoded anew by the model's own tokenizer and template: what was saved with it is what is used."""
     store = prepared.splits["test"].store
     frozen = {part.example_id: part.frozen for part in store} if prepared.objective.needs_frozen else {}
     held = []
-    for example, row in prepared.held("test", _most(prepared)):
+    for example, row in rows:
         target = prepared.objective.target(example)
         try:
             encoded = base.encoders[type(example)](example)

@@ -7,7 +7,15 @@ from typing import Any
 
 from safetensors import safe_open
 
-from tailor.bases.loading import LABELS_FILE, Source, adapter_settings, find, find_trained, recorded_base
+from tailor.bases.loading import (
+    LABELS_FILE,
+    PipelineSource,
+    Source,
+    adapter_settings,
+    find,
+    find_trained,
+    recorded_base,
+)
 from tailor.bases.weights import weights_file
 from tailor.compose import load_data, make_base, make_objective
 from tailor.core import registry
@@ -17,12 +25,13 @@ from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
 from tailor.core.prompts import PROMPT_FILE
 from tailor.core.runs import RunFolder, made_by
-from tailor.evaluation.proof import Probe, judge, run_stock
+from tailor.evaluation.proof import Found, Probe, Proof, judge, run_stock
 from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.fit import own_loader
 from tailor.verbs.own_requests import prove_prompt
+from tailor.verbs.pictures import prove_pipeline
 
 PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
@@ -99,7 +108,9 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
             raise TailorError("a prompt is proved by its requests, not through a server", where=model)
         return prove_prompt(prompt).as_dict()
     artefact = _artefact(Path(model).expanduser(), base)
-    head = _head(artefact)
+    if isinstance(artefact.below, PipelineSource) and not served:
+        return _same_base(artefact, prove_pipeline(artefact.folder, artefact.below)).as_dict()
+    head = "noise" if isinstance(artefact.below, PipelineSource) else _head(artefact)
     if served and head != "tokens":
         raise TailorError("only a model that goes on with text can be proved through a server", where=model)
     asked = _questions(artefact, served=bool(served))
@@ -123,27 +134,36 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         quantize=below.options.quantize,
         own_loader=own_loader(artefact.folder),
     )
-    another = _made_from_another(artefact)
-    try:
-        found = run_stock(probe)
-    except TailorError as error:
-        if not another:
-            raise
-        raise BaseError(
-            f"this was made from another base than {below.name}, on which it does not run ({error.message})",
-            where=str(artefact.folder),
-            fix="add --base BASE with the base that it was made from",
-            code="wrong_base",
-        ) from None
-    proof = judge(found, None)
-    if another:
-        proof.add(f"this was made from another base: what {below.name} holds differs from what was recorded")
+    found = _run(probe, artefact)
+    proof = _same_base(artefact, judge(found, None))
     if server is not None and "reloaded" in found.texts:
         contrasts = tell_apart(found.texts["reloaded"], found.texts["base"], asked.tokenizer)
         proof.served, problems = judge_served(server, asked.prompts, contrasts)
         for problem in problems:
             proof.add(problem)
     return proof.as_dict()
+
+
+def _run(probe: Probe, artefact: Artefact) -> Found:
+    """What the fresh process found; a base that the artefact does not even run on is said to be another, if it is."""
+    try:
+        return run_stock(probe)
+    except TailorError as error:
+        if not _made_from_another(artefact):
+            raise
+        raise BaseError(
+            f"this was made from another base than {artefact.below.name}, on which it does not run ({error.message})",
+            where=str(artefact.folder),
+            fix="add --base BASE with the base that it was made from",
+            code="wrong_base",
+        ) from None
+
+
+def _same_base(artefact: Artefact, proof: Proof) -> Proof:
+    """A proof that fails where the artefact records another base than the one it was held against."""
+    if _made_from_another(artefact):
+        proof.add(f"this was made from another base: what {artefact.below.name} holds differs from what was recorded")
+    return proof
 
 
 def _prompt_run(path: Path) -> RunFolder | None:

@@ -27,6 +27,12 @@ def record(model: str | Mapping[str, Any], *, data: Any, out: str, reporter: Rep
     everything = settings.evaluate.model_copy(update={"samples": sys.maxsize, "forgetting": False})
     settings = settings.model_copy(update={"evaluate": everything})
     prepared = on_rows(settings, recipe, given)
+    if prepared.objective.answers == "image":
+        raise TailorError(
+            "answers that are pictures are no lines of a file",
+            where=given.name,
+            fix=f"tailor evaluate OTHER --against {given.name}, while both are there",
+        )
     place = choose_place(settings, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
     sitting = sit(prepared, given, place, reporter)

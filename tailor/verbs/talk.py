@@ -23,6 +23,7 @@ from tailor.evaluation.generators import generator_of
 from tailor.evaluation.written import answers_to, asked_of
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
+from tailor.recipe.evaluate import EvaluateOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions
 from tailor.recipe.recipe import Recipe, base_options, load, parse
 
@@ -39,6 +40,7 @@ class Model:
     place: Any
     objective: Any
     output: OutputSpec
+    evaluate: EvaluateOptions = dataclasses.field(default_factory=EvaluateOptions)
 
     @cached_property
     def generator(self) -> Any:
@@ -73,6 +75,24 @@ class Model:
             ids = list(self.base.tokenizer(prompt)["input_ids"])
             return str(self.base.tokenizer.decode(self._write(ids, max_new_tokens, seed), skip_special_tokens=True))
         return self.reply([Message("user", prompt)], limit=max_new_tokens, seed=seed)
+
+    @property
+    def draws(self) -> bool:
+        """Whether its answers are pictures."""
+        return self.output.head == "noise"
+
+    def draw(
+        self, prompt: str, count: int = 1, *, seed: int = 0, steps: int | None = None, guidance: float | None = None
+    ) -> list[Any]:
+        """Pictures for a prompt, from seeds that follow on; steps and guidance as the run was evaluated, unless given."""
+        if not self.draws:
+            raise BaseError("this model writes or reads text and draws nothing", where=self.base.name)
+        known = self.evaluate
+        steps = steps or (known.steps if known.steps != "auto" else None)
+        guidance = guidance if guidance is not None else (known.guidance if known.guidance != "auto" else None)
+        seeds = list(range(seed, seed + count))
+        pictures: list[Any] = self.base.paint([prompt] * count, seeds, self.place.device, steps, guidance)
+        return pictures
 
     def _write(self, prompt: list[int], limit: int, seed: int | None) -> list[int]:
         sampling = {} if seed is None else {"do_sample": True, "temperature": 1.0, "top_p": 0.95}
@@ -132,19 +152,24 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     objective = _objective(recipe, source.labels or tuple(labels))
     limit = recipe.data.max_length
     reads = objective is not None and not objective.generates and limit != "auto"  # as much of a text as in training
-    encoding = EncodeOptions(max_length=limit if reads and limit != "auto" else None, on_overlong="truncate")
+    encoding = EncodeOptions(
+        max_length=limit if reads and limit != "auto" else None,
+        on_overlong="truncate",
+        subject=recipe.data.subject,
+    )
     base = registry.load("base", source.family)(source, encoding)
     if objective is not None:
         objective.meet(base)
         own = next(iter(getattr(recipe.method, "instructions", ())), "")
         objective = objective.under(source.prompt or objective.bare(own))
-    output = objective.output if objective is not None else OutputSpec("tokens")
+    plain = OutputSpec("noise" if "noise" in base.heads else "tokens")
+    output = objective.output if objective is not None else plain
     if source.pooling == "mean":
         output = dataclasses.replace(output, pooling="mean")
     base.load(output, load_dtype(recipe, place, source))
     if base.model is not None:
         base.model.to(place.device).eval()
-    return Model(base, place, objective, output)
+    return Model(base, place, objective, output, recipe.evaluate)
 
 
 def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:

@@ -119,7 +119,7 @@ def settle(tasks: Tasks, place: Place) -> None:
     first = tasks.first
     facts = Facts(
         examples=sum(tasks.sizes()),
-        hidden=first.base.source.config.get_text_config().hidden_size,
+        hidden=first.base.source.hidden,
         device=place.kind,
         raw_text=False,
     )
