@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 import tailor
@@ -62,6 +63,35 @@ def test_anyones_classifier_without_a_base_is_held_against_a_guess(bert: Path, h
     task = only(tailor.evaluate(folder, data=str(held_out)))
     assert task["baseline"] == "majority"
     assert task["metrics"]["accuracy"]["tuned"] == pytest.approx(by_stock(folder, held_out))
+
+
+def test_an_adapter_of_peft_brings_its_head_and_numbers_for_names(bert: Path, tmp_path: Path) -> None:
+    """PEFT saves the head beside the adapter and not what its outputs are called."""
+    model = BertForSequenceClassification.from_pretrained(bert, num_labels=3)
+    saved = {"task_type": "SEQ_CLS", "target_modules": ["query"], "modules_to_save": ["classifier", "pooler"]}
+    tuned = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **saved)).eval()
+    folder = tmp_path / "adapter"
+    tuned.save_pretrained(folder)
+    words = tokenizer(encoder=True)
+    with torch.no_grad():
+        said = [int(tuned(**words(row["text"], return_tensors="pt")).logits.argmax()) for row in rows_of("single", 30)]
+    rows = [{"text": row["text"], "label": said[i] if i % 3 else i % 2} for i, row in enumerate(rows_of("single", 30))]
+    task = only(tailor.evaluate(folder, data=str(write_rows(tmp_path / "rows.jsonl", rows))))
+    right = [row["label"] == answer for row, answer in zip(rows, said, strict=True)]
+    assert task["baseline"] == "majority"
+    assert task["metrics"]["accuracy"]["tuned"] == pytest.approx(sum(right) / 30)
+    named = write_rows(tmp_path / "named.jsonl", rows_of("single", 30))
+    with pytest.raises(TailorError, match="unknown to this model") as raised:
+        tailor.evaluate(folder, data=str(named))
+    assert f"list the names in this order in {folder}/labels.json" in raised.value.fix
+
+
+def test_anyones_regression_folder_is_measured(bert: Path, tmp_path: Path) -> None:
+    BertForSequenceClassification.from_pretrained(bert, num_labels=1).save_pretrained(tmp_path / "number")
+    tokenizer(encoder=True).save_pretrained(tmp_path / "number")
+    rows = write_rows(tmp_path / "rows.jsonl", rows_of("regression", 20))
+    task = only(tailor.evaluate(tmp_path / "number", data=str(rows)))
+    assert (task["baseline"], task["primary"]) == ("mean", "mse")
 
 
 def test_a_base_is_measured_by_itself(llama: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from tailor.core.errors import BaseError
 from tailor.core.paths import POCKET, embedded_base
 from tailor.core.prompts import PROMPT_FILE, Prompt, read_prompt
 from tailor.core.runs import made_by
-from tailor.nn.bottleneck import CONFIG_FILE
+from tailor.nn.bottleneck import CONFIG_FILE, WEIGHTS_FILE
 from tailor.recipe.base import WEB, BaseOptions, EndpointOptions
 from tailor.recipe.recipe import base_options
 
@@ -57,6 +57,9 @@ transformers.utils.logging.set_verbosity_error()
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 NAMING = ("ForSequenceClassification", "ForTokenClassification")
 """Architectures whose config names the outputs of their head."""
+OUTPUT_LAYERS = (".classifier.weight", ".score.weight", ".out_proj.weight", ".logits_proj.weight")
+"""How transformers names the last layer of classifiers."""
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -101,14 +104,21 @@ class Source:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the outputs of a classifier's head, in order; empty where the base has none that is named."""
+        """Names of the outputs of a classifier's head, in order; empty where the base has no such head.
+
+        Where nobody named them they are numbered, as labels that are numbers are.
+        """
         folder = self.head or (self.prompt_file.parent if self.prompt_file else None)
         written = (folder or Path(self.adapters[-1] if self.adapters else self.location)) / LABELS_FILE
         if written.exists():
             return tuple(json.loads(written.read_text(encoding="utf-8")))
+        saved = head_outputs(Path(self.adapters[-1])) if self.adapters else 0
+        if saved:
+            return numbered(saved)
         if not any(name.endswith(NAMING) for name in self.config.architectures or []):
             return ()
-        return tuple(str(name) for _, name in sorted(self.config.id2label.items()))
+        names = tuple(str(name) for _, name in sorted(self.config.id2label.items()))
+        return numbered(len(names)) if names == tuple(f"LABEL_{index}" for index in range(len(names))) else names
 
     @property
     def kept(self) -> Path | None:
@@ -270,6 +280,27 @@ def _written(file: Path) -> dict[str, str] | None:
         return None
     values: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return values
+
+
+def weights_file(folder: Path) -> str:
+    """The name of an adapter's file of weights."""
+    beside = next((name for name in (LORA_OF_PIPELINE, WORDS_OF_PIPELINE) if (folder / name).exists()), None)
+    return beside or (WEIGHTS_FILE if (folder / CONFIG_FILE).exists() else ADAPTER_WEIGHTS)
+
+
+def head_outputs(adapter: Path) -> int:
+    """How many outputs the classifier's head has that was saved with an adapter; 0 where there is none."""
+    file = adapter / weights_file(adapter)
+    if not file.exists() or not adapter_settings(adapter).get("modules_to_save"):
+        return 0
+    with safe_open(file, framework="pt") as held:
+        sizes = [held.get_slice(name).get_shape()[0] for name in held.keys() if name.endswith(OUTPUT_LAYERS)]  # noqa: SIM118
+    return int(sizes[0]) if sizes else 0
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Labels without names: of one output, a number that is predicted, and otherwise which output it is."""
+    return ("",) if count == 1 else tuple(map(str, range(count)))
 
 
 def recorded_base(folder: Path) -> dict[str, str] | None:

@@ -12,11 +12,9 @@ from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
-from tailor.bases.loading import LORA_OF_PIPELINE, WORDS_OF_PIPELINE, Source, explained
+from tailor.bases.loading import ADAPTER_WEIGHTS, Source, explained, weights_file
 from tailor.core.errors import BaseError, MissingExtra
-from tailor.nn.bottleneck import CONFIG_FILE, WEIGHTS_FILE
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIXES = ("base_model.model.", "base_model.")
 """How PEFT begins the names of the base's own weights: under adapters, and under virtual tokens."""
 
@@ -129,12 +127,6 @@ def brought_along(adapter: Path) -> dict[str, tuple[int, ...]]:
         name.removeprefix(next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")): shape
         for name, shape in shapes.items()
     }
-
-
-def weights_file(adapter: Path) -> str:
-    """The name of an adapter's file of weights."""
-    beside = next((name for name in (LORA_OF_PIPELINE, WORDS_OF_PIPELINE) if (adapter / name).exists()), None)
-    return beside or (WEIGHTS_FILE if (adapter / CONFIG_FILE).exists() else "adapter_model.safetensors")
 
 
 def without_silent_gaps(name: str, missing: list[str]) -> None:

@@ -76,7 +76,8 @@ class Classification(PlainObjective):
     def adopt(self, labels: Sequence[str]) -> None:
         """Take over the outputs of a model that is already trained, in its order."""
         self.labels = tuple(labels)
-        self.problem = self.problem or "single_label_classification"
+        number: Problem = "regression" if self.labels == ("",) else "single_label_classification"
+        self.problem = self.problem or number
 
     @property
     def output(self) -> OutputSpec:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tailor.bases.loading import Source, find
+from tailor.bases.loading import LABELS_FILE, Source, find, numbered
 from tailor.compose import (
     Prepared,
     base_beside,
@@ -129,9 +129,17 @@ def _known_labels(objective: Any, tuned: Source, loaded: Loaded) -> None:
             raise TailorError(
                 f"the label {sorted(found)[0]!r} is unknown to this model",
                 where=str(entry.origin),
-                fix=f"it knows: {', '.join(tuned.labels[:20])}",
+                fix=f"it knows: {', '.join(tuned.labels[:20])}{_how_to_name(tuned)}",
                 code="unknown_label",
             )
+
+
+def _how_to_name(tuned: Source) -> str:
+    """What to do where a model's outputs are only numbered, and the rows have names."""
+    if tuned.labels != numbered(len(tuned.labels)):
+        return ""
+    folder = tuned.adapters[-1] if tuned.adapters else tuned.location
+    return f"; if these are numbers of names, list the names in this order in {folder}/{LABELS_FILE}"
 
 
 def _same_labels(prepared: Prepared, against: str, source: Source) -> None:

@@ -5,8 +5,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from tailor.bases.loading import (
     LABELS_FILE,
     PipelineSource,
@@ -14,9 +12,10 @@ from tailor.bases.loading import (
     adapter_settings,
     find,
     find_trained,
+    head_outputs,
     recorded_base,
+    weights_file,
 )
-from tailor.bases.weights import weights_file
 from tailor.compose import load_data, make_base, make_objective
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat
@@ -56,8 +55,6 @@ ARCHITECTURES = {
 }
 SPAN_HEAD = "qa_outputs"
 """How transformers names the head for spans, by which an adapter is known that has no task type."""
-OUTPUT_LAYERS = (".classifier.weight", ".score.weight", ".out_proj.weight", ".logits_proj.weight")
-"""How transformers names the last layer of classifiers."""
 
 
 @dataclass(frozen=True)
@@ -253,12 +250,8 @@ def _label_count(artefact: Artefact) -> int:
     """Outputs of the head: as named, as saved with the adapter, or as the config says."""
     if (artefact.folder / LABELS_FILE).exists():
         return len(artefact.source.labels)
-    if artefact.is_adapter:
-        with safe_open(artefact.folder / weights_file(artefact.folder), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                if name.endswith(OUTPUT_LAYERS):
-                    return int(file.get_slice(name).get_shape()[0])
-    return int(artefact.source.config.num_labels)
+    saved = head_outputs(artefact.folder) if artefact.is_adapter else 0
+    return saved or int(artefact.source.config.num_labels)
 
 
 def _made_from_another(artefact: Artefact) -> bool:
