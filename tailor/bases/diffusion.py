@@ -24,9 +24,10 @@ from tailor.bases.latents import Encoders
 from tailor.bases.loading import Source
 from tailor.bases.noising import Key, chance, share
 from tailor.bases.pictures import Picture, View, bucket_sizes, inspect, nearest, view_of
-from tailor.core.contracts import UNTRAINED, Batch, EncodeOptions, Head, Need, NoiseSpec, Outputs, OutputSpec
+from tailor.core.contracts import UNTRAINED, Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
 from tailor.core.errors import BaseError, RecipeError, refuse
 from tailor.core.examples import Captioned, Example, Features
+from tailor.core.noise import NoiseSpec
 from tailor.core.reporting import Reporter
 from tailor.nn.words import GrownTable
 

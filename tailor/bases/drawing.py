@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tailor.bases.denoisers import Denoiser, kind_of
-from tailor.bases.loading import LORA_OF_PIPELINE, WORDS_OF_PIPELINE, Source, explained
+from tailor.bases.folders import LORA_OF_PIPELINE, WORDS_OF_PIPELINE
+from tailor.bases.loading import Source, explained
 from tailor.bases.noising import Noising
 from tailor.bases.with_diffusers import DiffusionPipeline
 from tailor.core.errors import BaseError

@@ -10,9 +10,10 @@ import torch
 
 from tailor.bases.denoisers import Denoiser, Told
 from tailor.bases.drawing import paint
-from tailor.bases.loading import Source, folder_digest, local_folder
+from tailor.bases.folders import folder_digest
+from tailor.bases.loading import Source, local_folder
 from tailor.bases.pictures import Picture, View, inspect, pixels_of
-from tailor.core.contracts import NoiseSpec
+from tailor.core.noise import NoiseSpec
 from tailor.core.paths import cache_folder
 from tailor.core.reporting import Reporter
 from tailor.nn.kept import Values, keep, make_room, read

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 
 from tailor.bases.with_diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, compute_snr
-from tailor.core.contracts import NoiseSpec
 from tailor.core.errors import RecipeError
+from tailor.core.noise import NoiseSpec
 
 Key = tuple[int, int, str]
 """Seed, epoch, example id."""

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
-from tailor.bases.loading import ADAPTER_WEIGHTS, Source, explained, weights_file
+from tailor.bases.folders import ADAPTER_WEIGHTS, weights_file
+from tailor.bases.loading import Source, explained
 from tailor.core.errors import BaseError, MissingExtra
 
 PREFIXES = ("base_model.model.", "base_model.")

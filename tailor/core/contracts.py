@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from tailor.core.examples import Example, Features, Message
+from tailor.core.noise import NoiseSpec
 from tailor.core.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -41,39 +42,6 @@ UNTRAINED = (0, -1)
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseSpec:
-    """How pictures are shown, and made noisy, to a base that is to tell the noise.
-
-    Args:
-        resolution: side of a square of as many pixels as every picture is brought to; None: what the base was made for.
-        buckets: keep a picture's shape as nearly as the base can; else all are cut square.
-        crop: what is cut off where shapes differ: the same margins, or others every epoch.
-        flip: half of the time mirrored.
-        caption_dropout: the share of examples that are shown without their caption.
-        learn_text: captions are read by text encoders that learn too.
-        min_snr: the cap on the signal-to-noise ratio that a timestep's weight grows with (arXiv 2303.09556); None: all
-        alike. density: how timesteps are drawn; auto: uniform, and logit-normal for flow matching (arXiv 2403.03206).
-        prior: a prompt whose pictures by the base itself are learned beside each example, so that they stay
-        (DreamBooth, arXiv
-            2208.12242); prior_pictures: how many of them; prior_weight: of their loss.
-        once: keep what frozen encoders make of pictures and captions.
-    """
-
-    resolution: int | None = None
-    buckets: bool = True
-    crop: Literal["center", "random"] = "center"
-    flip: bool = False
-    caption_dropout: float = 0.0
-    learn_text: bool = False
-    min_snr: float | None = None
-    density: Literal["auto", "uniform", "logit_normal"] = "auto"
-    prior: str | None = None
-    prior_pictures: int = 100
-    prior_weight: float = 1.0
-    once: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class OutputSpec:
     """The output an objective asks a base to build.
 
@@ -92,7 +60,7 @@ class OutputSpec:
     pooling: Literal["stock", "mean"] = "stock"
     mask: float = 0.15
     whole_words: bool = True
-    noise: NoiseSpec = NoiseSpec()
+    noise: NoiseSpec = field(default_factory=NoiseSpec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from tailor.core.contracts import AnswersKind, Base, Batch, ExampleSeat, LossSum, NoiseSpec, Outputs, OutputSpec, Said
+from tailor.core.contracts import AnswersKind, Base, Batch, ExampleSeat, LossSum, Outputs, OutputSpec, Said
 from tailor.core.errors import refuse
 from tailor.core.examples import Captioned, Features
+from tailor.core.noise import NoiseSpec
 from tailor.objectives.plain import PlainObjective
 from tailor.recipe.objectives import TextToImageOptions
 

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from tailor.bases.loading import (
+from tailor.bases.folders import (
     BASE_FILE,
-    LABELS_FILE,
     LORA_OF_PIPELINE,
     PIPELINE_INDEX,
     WORDS_OF_PIPELINE,
     adapter_settings,
     folder_digest,
 )
+from tailor.bases.loading import LABELS_FILE
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import Interrupted, RunError
 from tailor.core.paths import code_digest

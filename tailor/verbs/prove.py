@@ -5,17 +5,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from tailor.bases.loading import (
-    LABELS_FILE,
-    PipelineSource,
-    Source,
-    adapter_settings,
-    find,
-    find_trained,
-    head_outputs,
-    recorded_base,
-    weights_file,
-)
+from tailor.bases.folders import adapter_settings, head_outputs, recorded_base, weights_file
+from tailor.bases.loading import LABELS_FILE, PipelineSource, Source, find, find_trained
 from tailor.compose import load_data, make_base, make_objective
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat
