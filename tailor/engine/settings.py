@@ -12,7 +12,7 @@ REFERENCE_HIDDEN, LAW = 2000, 0.78
 SMALL_RUN_STEPS = 200
 PICTURE_STEPS = 400
 """What diffusers' guide to DreamBooth advises for a handful of photos."""
-LOOKS = 8
+LOOKS, MOST_LOOKS = 8, 20
 CPU_TOKENS, DEVICE_TOKENS = 4096, 16384
 
 
@@ -69,8 +69,9 @@ def total_steps(options: TrainOptions, examples: int) -> int:
 
 
 def look_every(options: TrainOptions, examples: int) -> int:
-    """Steps between looks at dev: an epoch, or an eighth of the run where that is less."""
-    return max(1, min(steps_per_epoch(examples, options.examples_per_batch), total_steps(options, examples) // LOOKS))
+    """Steps between looks at dev: an epoch, but from eight to twenty looks in all, however long or short epochs are."""
+    total = total_steps(options, examples)
+    return max(1, min(steps_per_epoch(examples, options.examples_per_batch), total // LOOKS), total // MOST_LOOKS)
 
 
 def plan_of(options: TrainOptions, examples: int) -> Plan:
