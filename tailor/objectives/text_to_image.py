@@ -77,7 +77,10 @@ class TextToImage(PlainObjective):
 
     def conclude(self, examples: Sequence[Captioned], measured: Sequence[Sequence[Any]]) -> list[Said]:
         """The mean error of each picture; what is drawn for its caption is asked for apart."""
-        return [Said(None, None, nll=sum(errors), tokens=len(errors)) for (errors,) in measured]
+        return [
+            Said(example.caption, None, nll=sum(errors), tokens=len(errors))
+            for example, (errors,) in zip(examples, measured, strict=True)
+        ]
 
 
 def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
