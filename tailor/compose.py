@@ -266,9 +266,10 @@ def check_method(recipe: Recipe, base: Any) -> None:
 
 
 def _has_thinking(loaded: Loaded) -> bool:
-    if loaded.form.name != "chat":
+    if loaded.form.name not in ("chat", "instruction"):
         return False
-    return any(message.get("thinking") for entry in loaded.train for message in entry.row["messages"])
+    turns = (message for entry in loaded.train for message in entry.row.get("messages", [entry.row]))
+    return any(turn.get("thinking") for turn in turns)
 
 
 def encode(table: Iterable[Entry], objective: Any, base: Any) -> Encoded:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from test_cli import call
+from tiny import COLOURS, make_recipe, rows_of, tokenizer, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 import tailor
@@ -15,8 +17,6 @@ from tailor.core.errors import TailorError
 from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
 from tailor.verbs.measure import evaluate
-from tests.test_cli import call
-from tests.tiny import COLOURS, make_recipe, rows_of, tokenizer, write_rows
 
 
 def classifier(bert: Path, folder: Path, labels: list[str]) -> Path:
