@@ -94,6 +94,12 @@ def test_anyones_regression_folder_is_measured(bert: Path, tmp_path: Path) -> No
     assert (task["baseline"], task["primary"]) == ("mean", "mse")
 
 
+def test_anyones_folder_with_several_labels_a_text_is_measured(bert: Path, tmp_path: Path) -> None:
+    folder = classifier(bert, tmp_path / "colours", [*COLOURS])
+    rows = write_rows(tmp_path / "rows.jsonl", rows_of("multi", 20))
+    assert only(tailor.evaluate(folder, data=str(rows)))["primary"] == "macro_f1"
+
+
 def test_a_base_is_measured_by_itself(llama: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", rows_of("language", 12))
     answer = tailor.evaluate(llama, data=str(rows))
