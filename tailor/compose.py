@@ -247,9 +247,10 @@ def methods_for(base: Any) -> list[str]:
 
 
 def _has_thinking(loaded: Loaded) -> bool:
-    if loaded.form.name != "chat":
+    if loaded.form.name not in ("chat", "instruction"):
         return False
-    return any(message.get("thinking") for entry in loaded.train for message in entry.row["messages"])
+    turns = (message for entry in loaded.train for message in entry.row.get("messages", [entry.row]))
+    return any(turn.get("thinking") for turn in turns)
 
 
 def settle_head(recipe: Recipe, base: Any, objective: Any) -> Recipe:

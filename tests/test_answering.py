@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from tailor import api
 from tailor.bases.causal import CausalBase
 from tailor.bases.loading import find
 from tailor.core.contracts import EncodeOptions, OutputSpec
+from tailor.core.errors import BaseError
 from tailor.core.examples import Conversation, Message, Origin
 from tailor.core.reporting import Reporter
 from tailor.evaluation.answering import Asking, Held, answer_all, generate_ids
@@ -54,3 +57,10 @@ def test_an_answer_does_not_depend_on_its_neighbours() -> None:
     together = generate_ids(base, prompts, 12, torch.device("cpu"))
     alone = [generate_ids(base, [prompt], 12, torch.device("cpu"))[0] for prompt in prompts]
     assert together == alone
+
+
+def test_a_prompt_that_fills_the_context_is_refused_and_not_answered_beyond_it(llama: Path) -> None:
+    with pytest.raises(BaseError, match="leaves no room for an answer") as raised:
+        api.generate(str(llama), "a stone " * 300)
+    assert raised.value.code == "overlong"
+    assert len(api.generate(str(llama), "a stone", max_new_tokens=2)) == 1

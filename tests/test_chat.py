@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import make_recipe, save_llama, write_rows
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tailor.bases.chat import ChatTemplate, Segment, StopToken
+from tailor.compose import prepare
 from tailor.core.errors import BaseError, RecipeError, RowRefused
 from tailor.core.examples import Conversation, Message, Origin, ToolCall
 
@@ -677,3 +679,21 @@ def test_real_templates_as_the_files_stand(name: str, tokenizer_name: str) -> No
     with pytest.raises(RowRefused, match="Conversation roles must alternate") as caught:
         template.encode(talk(user("a"), user("b"), assistant("c")))
     assert caught.value.reason == "template"
+
+
+@pytest.mark.parametrize("form", ["chat", "instruction"])
+def test_reasoning_between_tags_in_a_text_is_reasoning(form: str, tmp_path: Path) -> None:
+    """So that `drop` drops it, `auto` asks as it trains, and answers are compared without it."""
+    answer = "<think>red things are warm</think>\n\nred"
+    turns = [{"role": "user", "content": "which?"}, {"role": "assistant", "content": answer}]
+    row = {"messages": turns} if form == "chat" else {"prompt": "which?", "completion": answer}
+    data = write_rows(tmp_path / "rows.jsonl", [row] * 4)
+    shown = {}
+    for mode in ("auto", "drop"):
+        recipe = make_recipe(save_llama(tmp_path / mode), data, tmp_path / "run", splits={"thinking": mode})
+        prepared = prepare(recipe)
+        example, _ = next(iter(prepared.held("train")))
+        shown[mode] = trained(prepared.base.chat.render(example))
+        assert prepared.objective.questions(example)[0].expected == "red"
+    assert shown["auto"] == ["<think>\nred things are warm\n</think>\n\nred</s>"]
+    assert shown["drop"] == ["red</s>"]

@@ -111,6 +111,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
     (folder / "folder").mkdir()
     (folder / "recipe.yaml").write_text("base: pocket:gpt\ndata: good.jsonl\nmetod: lora\n")
     (folder / "tab.yaml").write_text("base: pocket:gpt\n\tdata: x\n")
+    (folder / "twice.yaml").write_text("base: pocket:gpt\ndata: good.jsonl\nbase: pocket:bert\n")
     fit = ["fit", "--base", "pocket:gpt", "--output", str(folder / "out")]
     label = ["fit", "--base", "pocket:bert", "--output", str(folder / "out")]
     return {
@@ -136,6 +137,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         "unknown key": (["fit", str(folder / "recipe.yaml")], ["metod", "method"]),
         "unknown override": ([*fit, str(folder / "good.jsonl"), "train.epoch=2"], ["train.epoch", "epochs"]),
         "bad value": ([*fit, str(folder / "good.jsonl"), "train.examples_per_batch=0"], ["train.examples_per_batch"]),
+        "a key twice": (["fit", str(folder / "twice.yaml")], ["twice.yaml:3", "'base' stands twice"]),
         "not YAML": (["fit", str(folder / "tab.yaml")], ["tab.yaml:2"]),
         "unknown method": ([*fit, str(folder / "good.jsonl"), "method=lorra"], ["method", "lora"]),
         "unknown metric": (
@@ -161,7 +163,7 @@ NAMES = [
     "label that train lacks", "no such base", "a folder that is no base", "a hub id offline", "unknown key",
     "unknown override", "bad value", "not YAML", "unknown method", "unknown metric", "method without a head",
     "a pooled head on a causal base", "chat on an encoder", "context exceeded", "two sources", "no data", "usage",
-    "no such run", "a recipe that is not there", "no such folder of runs",
+    "no such run", "a key twice", "a recipe that is not there", "no such folder of runs",
 ]  # fmt: skip
 
 

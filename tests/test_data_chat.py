@@ -44,6 +44,30 @@ class TestChat:
     def test_thinking(self, key: str) -> None:
         assert self.messages(QA[0], QA[1] | {key: "Hm."})[1] == QA[1] | {"thinking": "Hm."}
 
+    @pytest.mark.parametrize(
+        ("content", "thinking", "answer"),
+        [
+            ("<think>\nHm.\n</think>\n\nBecause.", "Hm.", "Because."),
+            ("Hm.</think>Because.", "Hm.", "Because."),  # the generation prompt has opened it
+            ("<think>\n\n</think>\n\nBecause.", None, "Because."),
+            ("Because <think>Hm.</think> so.", None, "Because <think>Hm.</think> so."),
+            ("<think>Hm.</think>", None, "<think>Hm.</think>"),
+            ("<think>Hm. Because.", None, "<think>Hm. Because."),
+        ],
+    )
+    def test_thinking_between_tags(self, content: str, thinking: str | None, answer: str) -> None:
+        made = self.messages(QA[0], QA[1] | {"content": content})[1]
+        assert (made.get("thinking"), made["content"]) == (thinking, answer)
+        row = Form("instruction", {"prompt": "p", "completion": "c"}).canonical({"p": "Why?", "c": content})
+        assert (row.get("thinking"), row["completion"]) == (thinking, answer)
+        asked = self.messages(QA[0] | {"content": content}, QA[1])[0]
+        assert asked["content"] == content, "the tags of a user are text"
+
+    def test_thinking_before_a_call(self) -> None:
+        turn = {"role": "assistant", "content": "<think>Hm.</think>", "tool_calls": [CALL]}
+        made = self.messages(QA[0], turn)[1]
+        assert (made["thinking"], made["content"], made["tool_calls"]) == ("Hm.", "", [CALL])
+
     def test_parts(self) -> None:
         parts = [{"type": "text", "text": "Be"}, {"type": "text", "value": "cause."}]
         thought = [{"type": "reasoning", "value": "Hm."}, *parts]

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from test_cli import call
+from tiny import COLOURS, make_recipe, rows_of, tokenizer, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 import tailor
@@ -15,8 +17,6 @@ from tailor.core.errors import TailorError
 from tailor.core.reporting import Reporter
 from tailor.engine.place import Place
 from tailor.verbs.measure import evaluate
-from tests.test_cli import call
-from tests.tiny import COLOURS, make_recipe, rows_of, tokenizer, write_rows
 
 
 def classifier(bert: Path, folder: Path, labels: list[str]) -> Path:
@@ -92,6 +92,12 @@ def test_anyones_regression_folder_is_measured(bert: Path, tmp_path: Path) -> No
     rows = write_rows(tmp_path / "rows.jsonl", rows_of("regression", 20))
     task = only(tailor.evaluate(tmp_path / "number", data=str(rows)))
     assert (task["baseline"], task["primary"]) == ("mean", "mse")
+
+
+def test_anyones_folder_with_several_labels_a_text_is_measured(bert: Path, tmp_path: Path) -> None:
+    folder = classifier(bert, tmp_path / "colours", [*COLOURS])
+    rows = write_rows(tmp_path / "rows.jsonl", rows_of("multi", 20))
+    assert only(tailor.evaluate(folder, data=str(rows)))["primary"] == "macro_f1"
 
 
 def test_a_base_is_measured_by_itself(llama: Path, tmp_path: Path) -> None:

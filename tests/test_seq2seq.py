@@ -1,6 +1,7 @@
 """Encoder-decoders: the loss is the stock model's own, the answers are what its generate writes, the proof goes through."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +188,11 @@ def test_the_last_turn_is_learned_with_its_end_and_all_before_it_is_the_source(t
     assert base.tokenizer.decode(target) == "red</s>"
     assert feature.weights == [0.0] * len(source) + [0.5] * len(target)
     assert base.inputs_alone(feature) == {"input_ids": source, "decoder_input_ids": [0, *target[:-1]]}
+    thoughtful = replace(turns, messages=(*turns.messages[:-1], replace(turns.messages[-1], thinking="hm")))
+    assert base.encoders[Conversation](thoughtful)[0].sequences == feature.sequences
     assert base.chat.warnings == [
-        "an encoder-decoder learns a conversation's last answer only: earlier ones are given to it"
+        "an encoder-decoder learns a conversation's last answer only: earlier ones are given to it",
+        "reasoning before answers is left out: an encoder-decoder learns the answers alone",
     ]
     shown = base.chat.render(turns)
     assert [segment.text for segment in shown if segment.trained] == ["red</s>"]

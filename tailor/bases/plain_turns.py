@@ -50,6 +50,8 @@ class PlainTurns:
         given, answer = _parted(conversation)
         if any(message.role == "assistant" and message.weight != 0 for message in given):
             self._warn("an encoder-decoder learns a conversation's last answer only: earlier ones are given to it")
+        if answer.thinking:
+            self._warn("reasoning before answers is left out: an encoder-decoder learns the answers alone")
         weight = 1.0 if answer.weight is None else float(answer.weight)
         if weight <= 0:
             raise refuse("nothing_to_train", "the assistant's last turn has weight 0")

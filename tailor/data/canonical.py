@@ -153,9 +153,10 @@ def _instruction(cells: Cells) -> Canonical:
     if {"context", "question", "answers"} <= cells.columns.keys():
         return _asked_span(cells)
     _refuse_unwanted(cells)
-    row = {"prompt": _prompt(cells), "completion": cells.text("completion")}
-    system = cells.optional_text("system")
-    return row | {"system": system} if system else row
+    thinking, completion = chat.split_thinking(cells.text("completion"))
+    row = {"prompt": _prompt(cells), "completion": completion}
+    more = {"system": cells.optional_text("system"), "thinking": thinking}
+    return row | {key: value for key, value in more.items() if value}
 
 
 def _source_target(cells: Cells) -> Canonical:

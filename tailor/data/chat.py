@@ -6,6 +6,7 @@ A message is `{"role": user | assistant | system | tool, "content": text}` and, 
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from tailor.core.errors import refuse
 from tailor.data.vocabulary import CONTENT_KEYS, ROLE_KEYS, SPEAKERS, THINKING_KEYS, WEIGHT_KEYS
 
 Message = dict[str, Any]
+
+_REASONED = re.compile(r"\s*(?:<think>)?(.*?)</think>\s*(.*)", re.DOTALL)
 
 
 def looks_like_messages(value: Any) -> bool:
@@ -111,6 +114,8 @@ def _message(turn: Any, number: int) -> Message:
     for raw in (turn.get("tool_calls"), turn.get("function_call")):
         calls = [*calls, *(_calls(raw, number) if raw else [])]
     thought = _first(turn, THINKING_KEYS) or thinking
+    if role == "assistant" and not thought:
+        thought, content = split_thinking(content, alone=bool(calls))
     if role in {"user", "assistant"} and not content.strip() and not calls:
         raise refuse("empty_message", f"turn {number} ({role}) is empty")
     message: Message = {"role": role, "content": content}
@@ -122,6 +127,17 @@ def _message(turn: Any, number: int) -> Message:
     if calls:
         message["tool_calls"] = calls
     return message | {key: str(turn[key]) for key in ("tool_call_id", "name") if turn.get(key)}
+
+
+def split_thinking(text: str, *, alone: bool = False) -> tuple[str, str]:
+    """(reasoning, answer) of a text that reasons between think tags first, as models write it; ("", text) of any other.
+
+    The opening tag may be missing, since many generation prompts end with it. `alone`: reasoning needs no answer after it.
+    """
+    found = _REASONED.fullmatch(text)
+    if found is None or "<think>" in found[1] or not (found[2] or alone):
+        return "", text
+    return found[1].strip(), found[2]
 
 
 def _weight(value: Any, number: int) -> float:

@@ -73,11 +73,15 @@ class Classification(PlainObjective):
                 code="one_label",
             )
 
-    def adopt(self, labels: Sequence[str]) -> None:
-        """Take over the outputs of a model that is already trained, in its order."""
+    def adopt(self, labels: Sequence[str], row: Mapping[str, Any] | None = None) -> None:
+        """Take over the outputs of a model that is already trained, in its order; `row` shows what is asked of it."""
         self.labels = tuple(labels)
-        number: Problem = "regression" if self.labels == ("",) else "single_label_classification"
-        self.problem = self.problem or number
+        kind: Problem = "single_label_classification"
+        if self.labels == ("",):
+            kind = "regression"
+        elif row is not None and isinstance(row["label"], list | tuple):
+            kind = "multi_label_classification"
+        self.problem = self.problem or kind
 
     @property
     def output(self) -> OutputSpec:

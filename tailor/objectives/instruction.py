@@ -15,9 +15,9 @@ class Instruction(TokenObjective):
     example: ClassVar[type[Conversation]] = Conversation
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Conversation:
-        """`prompt` and `completion`, with an optional `system`."""
+        """`prompt` and `completion`, with an optional `system` and the `thinking` before the completion."""
         system = (Message("system", row["system"]),) if row.get("system") else ()
-        turns = (Message("user", row["prompt"]), Message("assistant", row["completion"]))
+        turns = (Message("user", row["prompt"]), Message("assistant", row["completion"], thinking=row.get("thinking")))
         return Conversation(id=seat.id, origin=seat.origin, messages=system + turns)
 
     def questions(self, example: Conversation) -> list[Question]:

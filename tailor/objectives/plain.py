@@ -53,7 +53,7 @@ class PlainObjective:
     def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Nothing to see beforehand."""
 
-    def adopt(self, labels: Sequence[str]) -> None:
+    def adopt(self, labels: Sequence[str], row: Mapping[str, Any] | None = None) -> None:
         """A model that is already trained brings no outputs of its own that could differ."""
 
     def blank(self, texts: tuple[str, ...], seat: ExampleSeat) -> Example:

@@ -36,7 +36,7 @@ class Tagging(PlainObjective):
             raise DataError("every word has the same tag: there is nothing to tell apart", where="data.train")
         self.tags = tuple(sorted(found, key=lambda tag: (tag != OUTSIDE, tag[2:], tag)))
 
-    def adopt(self, labels: Sequence[str]) -> None:
+    def adopt(self, labels: Sequence[str], row: Mapping[str, Any] | None = None) -> None:
         """The tags of a model that is already trained, in its order."""
         self.tags = tuple(labels)
 

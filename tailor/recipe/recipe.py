@@ -157,14 +157,28 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return values
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML forbids a key twice in one mapping; the library takes the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping, its keys checked."""
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"this is not YAML: {getattr(error, 'problem', error)}", where=where) from None
+        fix = "mend the file at this place"
+        raise RecipeError(f"this is not YAML: {getattr(error, 'problem', error)}", where=where, fix=fix) from None
     except FileNotFoundError:
         fix = "name a recipe (.yaml), or a data file"
         raise RecipeError("there is no such recipe", where=str(path), fix=fix, code="missing_file") from None

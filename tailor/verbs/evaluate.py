@@ -119,7 +119,7 @@ def on_rows(recipe: Recipe, run: Recipe | None, model: BaseOptions) -> Prepared:
 
 def _known_labels(objective: Any, tuned: Source, loaded: Loaded) -> None:
     """Adopt the model's labels; raise at the first row with one that it cannot give."""
-    objective.adopt(tuned.labels)
+    objective.adopt(tuned.labels, next((entry.row for entry in loaded.train), None))
     if objective.output.problem == "regression":
         return
     for entry in loaded.train:

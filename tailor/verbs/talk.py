@@ -95,6 +95,13 @@ class Model:
         return pictures
 
     def _write(self, prompt: list[int], limit: int, seed: int | None) -> list[int]:
+        if self.base.room(len(prompt)) < 1:
+            raise BaseError(
+                f"the prompt has {len(prompt)} tokens, and the context of {self.base.context} leaves no room for an answer",
+                where=self.base.name,
+                fix="shorten it",
+                code="overlong",
+            )
         sampling = {} if seed is None else {"do_sample": True, "temperature": 1.0, "top_p": 0.95}
         torch.manual_seed(seed or 0)
         with self.place.autocast():
