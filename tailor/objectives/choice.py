@@ -51,9 +51,9 @@ class Choice(TokenObjective):
             kept.append(row)
         self._labels.prepare(kept)
 
-    def adopt(self, labels: Sequence[str]) -> None:
+    def adopt(self, labels: Sequence[str], row: Mapping[str, Any] | None = None) -> None:
         """Take over the labels of a model that is already tuned, in its order."""
-        self._labels.adopt(labels)
+        self._labels.adopt(labels, row)
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Conversation:
         """`texts` as the user's turn, a line each, and `label` as the assistant's."""
