@@ -62,7 +62,9 @@ class Model:
         question = Question(tuple(messages), tuple(tools), "")
         objective, fits = self.objective, getattr(self.generator, "fits", None)
         questions = [question] if objective is None else objective.posed(objective.typed(question))
-        asked = next((one for one in questions if fits is None or fits(one)), questions[-1])
+        asked = next((one for one in questions if fits is None or fits(one)), None)
+        if asked is None:
+            raise self._no_room("the prompt")
         temperature = 0.0 if seed is None else 1.0
         text: str = self.generator.reply([asked], max_new_tokens=limit, temperature=temperature, seed=seed or 0)[0].text
         return text
@@ -94,14 +96,17 @@ class Model:
         pictures: list[Any] = self.base.paint([prompt] * count, seeds, self.place.device, steps, guidance)
         return pictures
 
+    def _no_room(self, what: str) -> BaseError:
+        return BaseError(
+            f"{what} leaves no room for an answer in the context of {self.base.context} tokens",
+            where=self.base.name,
+            fix="shorten it",
+            code="overlong",
+        )
+
     def _write(self, prompt: list[int], limit: int, seed: int | None) -> list[int]:
         if self.base.room(len(prompt)) < 1:
-            raise BaseError(
-                f"the prompt has {len(prompt)} tokens, and the context of {self.base.context} leaves no room for an answer",
-                where=self.base.name,
-                fix="shorten it",
-                code="overlong",
-            )
+            raise self._no_room(f"the prompt has {len(prompt)} tokens, and it")
         sampling = {} if seed is None else {"do_sample": True, "temperature": 1.0, "top_p": 0.95}
         torch.manual_seed(seed or 0)
         with self.place.autocast():
