@@ -121,6 +121,7 @@ def make_recipe(
         raise RecipeError("there is no data", where="data", fix="tailor fit DATA, or --data DATA", code="missing_key")
     say = (reporter or Reporter(quiet=True)).say
     if "base" not in values:
+        parse_any({**values, "base": "any"})  # what is wrong with the rest is said before a base is looked for
         values["base"] = _chosen_base(_first_data(values), say)
     recipe = parse_any(values)
     if recipe.output == "runs/auto":

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailor import api
 from tailor.core.errors import RecipeError
 from tailor.recipe.recipe import Recipe, load, override, parse, schema
 
@@ -142,3 +143,12 @@ def test_recipes_need_no_torch() -> None:
 
     code = "import tailor.recipe.recipe, sys; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_a_wrong_key_is_told_before_a_base_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    monkeypatch.setattr(api, "_chosen_base", lambda *_: looked.append(1) or "pocket:gpt")
+    with pytest.raises(RecipeError, match="unknown key"):
+        api.make_recipe("rows.jsonl", overrides=["train.epoch=2"])
+    assert not looked
+    assert api.make_recipe("rows.jsonl", overrides=["output=out"]).base.name == "pocket:gpt"
