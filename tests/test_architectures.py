@@ -170,6 +170,10 @@ ARCHITECTURES = {
         ),
         "padded",
     ),
+    "mpt, alibi": Architecture(
+        lambda: t.MptConfig(vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4, max_seq_len=256),
+        "padded",
+    ),
     "mamba": Architecture(
         lambda: t.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, initializer_range=0.1),
         "padded",
@@ -230,6 +234,27 @@ def test_two_steps_of_training_are_saved_for_stock_classes(
     with torch.no_grad():
         ours, theirs = (model.eval()(input_ids=row).logits for model in (job.attached.model, again))
     assert float((ours - theirs).abs().max()) < EXACT
+
+
+@torch.no_grad()
+def test_labels_are_as_likely_as_in_rows_of_their_own(built: tuple[Architecture, Path], tmp_path: Path) -> None:
+    """Below and beyond the windows of those that have one."""
+    _, folder = built
+    base = token_job(load_causal(folder), FullOptions(), random_features(LENGTHS), tmp_path).base
+    base.model.eval()
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    draw = torch.Generator().manual_seed(0)
+    ids = lambda count: torch.randint(7, VOCABULARY - 4, (count,), generator=draw).tolist()  # noqa: E731
+    device = torch.device("cpu")
+    for shared in (4, 3 * WINDOW):
+        begin = ids(shared)
+        prompts, endings = [begin + ids(count) for count in (1, 5, 3)], [ids(count) for count in (1, 4, 2)]
+        found = base.nats(device)(prompts, endings, device, 1000)
+        for prompt, row in zip(prompts, found, strict=True):
+            for ending, nats in zip(endings, row, strict=True):
+                alone = stock(torch.tensor([prompt + ending]), use_cache=False).logits[0].log_softmax(-1)
+                at = range(len(prompt) - 1, len(prompt) + len(ending) - 1)
+                assert nats == pytest.approx(float(alone[at, ending].sum()), abs=2e-3)
 
 
 def test_lora_that_would_miss_fused_experts_says_so(tmp_path: Path) -> None:

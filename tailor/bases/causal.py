@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from tailor.bases.heads import HEADS, frozen_values, inputs_alone, load_with_hea
 from tailor.bases.lengths import RAW_TEXT_LIMIT, LengthPolicy, context_of
 from tailor.bases.loading import Source, load_tokenizer
 from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
-from tailor.bases.shared_prefix import ending_nats
+from tailor.bases.shared_prefix import EndingNats
 from tailor.bases.texts import TextReader
 from tailor.bases.weights import load_weights, without_silent_gaps
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
@@ -45,6 +44,7 @@ class CausalBase:
         self.limit = options.max_length or self.context
         self.lengths = LengthPolicy(self.limit, options.on_overlong or "error")
         self.packing: Packing | None = None
+        self._likelihoods: EndingNats | None = None
         self.model: Any = None
         self.head: Head = "tokens"
         self.new_parameters: list[str] = []
@@ -206,9 +206,14 @@ class CausalBase:
         return written[:, longest:].tolist()  # type: ignore[no-any-return]
 
     @property
-    def nats(self) -> Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]], torch.device, int], Any] | None:
-        """How likely endings are after prompts, (prompts, endings); None where virtual tokens stand before every row."""
-        return None if self.source.virtual_tokens else partial(ending_nats, self.model)
+    def nats(self) -> Callable[[torch.device], EndingNats] | None:
+        """On a device: how likely endings are after prompts; None where virtual tokens stand before every row."""
+        return None if self.source.virtual_tokens else self._ending_nats
+
+    def _ending_nats(self, device: torch.device) -> EndingNats:
+        if self._likelihoods is None or self._likelihoods.model is not self.model:  # measured once on what is loaded
+            self._likelihoods = EndingNats(self.model, device)
+        return self._likelihoods
 
     def inputs_alone(self, features: Features) -> dict[str, list[int]]:
         """Forward arguments of one example by itself."""

@@ -2,7 +2,8 @@
 
 The keys and values of the shared part (instruction and demonstrations) are computed for one row and laid under all. The
 endings of a prompt stand side by side behind it in one row, each seeing the prompt and itself: a prefix tree of depth three.
-`whole_rows` computes the same by plain forwards; the tests hold the one to the other.
+`whole_rows` computes the same by plain forwards. Not every architecture takes such rows (positions that are counted by
+place, recurrent states, masks of its own), so `EndingNats` holds the one to the other on the model at hand before it is used.
 """
 
 import copy
@@ -15,6 +16,46 @@ import torch
 Ids = Sequence[int]
 KEPT = 4
 """Keys and values of shared tokens are cheap beside a forward: so many times the budget of tokens may lie in memory."""
+ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-2}
+"""Nats by which two ways of computing three tokens may differ in a dtype; `COARSE` in others."""
+COARSE = 0.3
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+"""How configs call the number of tokens that some layer looks back at most."""
+
+
+class EndingNats:
+    """Likelihoods of endings on one model: what prompts share once where that was measured to be exact, else in whole rows.
+
+    Attributes:
+        reason: why this model is run in whole rows; None where it is not.
+    """
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self.model = model
+        self.reason = _what_differs(model, device)
+
+    def __call__(
+        self, prompts: Sequence[Ids], endings: Sequence[Ids], device: torch.device, budget: int
+    ) -> np.ndarray:
+        """As `ending_nats`."""
+        return (whole_rows if self.reason else ending_nats)(self.model, prompts, endings, device, budget)
+
+
+def _what_differs(model: Any, device: torch.device) -> str | None:
+    """Both ways on a few tokens, without autocast: whether they agree."""
+    draw = np.random.default_rng(0)
+    size = model.config.get_text_config().vocab_size
+    shared, *rests = (draw.integers(0, size, count).tolist() for count in (8, 2, 5))
+    endings = [draw.integers(0, size, count).tolist() for count in (3, 1, 3)]
+    rows = [shared + rest for rest in rests]
+    allowed = ROUNDING.get(next(model.parameters()).dtype, COARSE)
+    with torch.autocast(device.type, enabled=False):
+        plain = whole_rows(model, rows, endings, device, 1000)
+        try:
+            difference = float(np.abs(ending_nats(model, rows, endings, device, 1000) - plain).max())
+        except Exception as error:  # whatever an architecture makes of rows that it was not written for
+            return f"this architecture does not take endings ({type(error).__name__})"
+    return None if difference <= allowed else f"its likelihoods change by {difference:.2g} nats for endings"
 
 
 @torch.no_grad()
@@ -63,8 +104,7 @@ def whole_rows(
 def _window(model: Any) -> int | None:
     """Tokens that some layer looks back at most; None where every layer sees everything."""
     config = model.config.get_text_config()
-    window: int | None = getattr(config, "sliding_window", None)
-    return window
+    return min((window for name in WINDOWS if (window := getattr(config, name, None))), default=None)
 
 
 def _shared(prompts: Sequence[tuple[int, ...]]) -> int:

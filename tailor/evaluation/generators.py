@@ -89,6 +89,10 @@ class Local:
 class LocalWithLikelihoods(Local):
     """A loaded base that tells how likely an answer is."""
 
+    def __init__(self, base: Any, asking: Asking, reporter: Reporter) -> None:
+        super().__init__(base, asking, reporter)
+        self._told = False
+
     def likelihoods(self, questions: Sequence[Question], choices: Sequence[str]) -> np.ndarray:
         """Nats of each choice as the whole answer, the end of the turn included, (questions, choices)."""
         prompts = [self._prompt(question) for question in questions]
@@ -102,8 +106,12 @@ class LocalWithLikelihoods(Local):
         return nats
 
     def _nats(self, prompts: Sequence[list[int]], endings: Sequence[list[int]]) -> np.ndarray:
+        nats = self.base.nats(self.asking.device)
+        if nats.reason and not self._told:
+            self.reporter.say(f"every prompt is run whole with every label, which is slower: {nats.reason} side by side")
+            self._told = True
         with self.asking.autocast():
-            found: np.ndarray = self.base.nats(prompts, endings, self.asking.device, self.asking.tokens_at_once)
+            found: np.ndarray = nats(prompts, endings, self.asking.device, self.asking.tokens_at_once)
         return found
 
     def _endings(self, question: Question, prompt: list[int], choices: Sequence[str]) -> list[list[int]]:
