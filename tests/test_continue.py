@@ -176,6 +176,22 @@ def test_another_form_is_merged_between_stages_and_refused_where_it_is_asked_for
         continued_job(llama, tmp_path, "instruction", {"name": "lora"})
 
 
+def test_no_weight_of_an_adapter_is_left_behind(llama: Path, tmp_path: Path) -> None:
+    """A recipe with fewer layers, or other scales for some of them, describes another adapter."""
+    first = fitted(llama, tmp_path, "instruction", {"name": "lora", "rank": 4})
+    fewer = {"name": "lora", "rank": 4, "targets": ["q_proj", "v_proj"], "allow_partial": True}
+    with pytest.raises(RecipeError, match="modules that this recipe does not"):
+        continued_job(first, tmp_path, "instruction", fewer)
+    config = first / "model" / "adapter_config.json"
+    saved = json.loads(config.read_text())
+    for key, value in {"alpha_pattern": {"q_proj": 64}, "lora_bias": True, "target_parameters": ["w"]}.items():
+        config.write_text(json.dumps(saved | {key: value}))
+        with pytest.raises(RecipeError, match=f"{key} is"):
+            continued_job(first, tmp_path, "instruction", {"name": "lora", "rank": 4})
+    config.write_text(json.dumps(saved))
+    continued_job(first, tmp_path, "instruction", {"name": "lora", "rank": 4})
+
+
 def test_preferences_are_measured_from_the_adapter_that_goes_on(llama: Path, tmp_path: Path) -> None:
     """The reference is the model as it begins, its adapter on, and not the bare base."""
     method = {"name": "lora", "rank": 4}

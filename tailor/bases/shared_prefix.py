@@ -3,7 +3,7 @@
 The keys and values of the shared part (instruction and demonstrations) are computed for one row and laid under all. The
 endings of a prompt stand side by side behind it in one row, each seeing the prompt and itself: a prefix tree of depth three.
 `whole_rows` computes the same by plain forwards. Not every architecture takes such rows (positions that are counted by
-place, recurrent states, masks of its own), so `EndingNats` holds the one to the other on the model at hand before it is used.
+place, recurrent states, masks of its own): `EndingNats` holds the one to the other on the model at hand before it is used.
 """
 
 import copy
@@ -34,9 +34,7 @@ class EndingNats:
         self.model = model
         self.reason = _what_differs(model, device)
 
-    def __call__(
-        self, prompts: Sequence[Ids], endings: Sequence[Ids], device: torch.device, budget: int
-    ) -> np.ndarray:
+    def __call__(self, prompts: Sequence[Ids], endings: Sequence[Ids], device: torch.device, budget: int) -> np.ndarray:
         """As `ending_nats`."""
         return (whole_rows if self.reason else ending_nats)(self.model, prompts, endings, device, budget)
 

@@ -108,7 +108,9 @@ class LocalWithLikelihoods(Local):
     def _nats(self, prompts: Sequence[list[int]], endings: Sequence[list[int]]) -> np.ndarray:
         nats = self.base.nats(self.asking.device)
         if nats.reason and not self._told:
-            self.reporter.say(f"every prompt is run whole with every label, which is slower: {nats.reason} side by side")
+            self.reporter.say(
+                f"every prompt is run whole with every label, which is slower: {nats.reason} side by side"
+            )
             self._told = True
         with self.asking.autocast():
             found: np.ndarray = nats(prompts, endings, self.asking.device, self.asking.tokens_at_once)

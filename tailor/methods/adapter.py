@@ -11,7 +11,7 @@ from tailor.core.contracts import Base, Head, Need, OutputSpec
 from tailor.core.errors import RecipeError
 from tailor.methods.attached import ByGradient
 from tailor.methods.with_peft import not_alike
-from tailor.nn.bottleneck import CONFIG_FILE, WEIGHTS_FILE, Adapted, BottleneckConfig, find_layers
+from tailor.nn.bottleneck import CONFIG_FILE, MARK, WEIGHTS_FILE, Adapted, BottleneckConfig, find_layers
 from tailor.nn.taking_over import taken_over
 from tailor.recipe.methods import AdapterOptions
 
@@ -41,7 +41,9 @@ class AdapterAttached(ByGradient):
         layers, named = self.model.adapter_weights(), dict(self.model.model.named_parameters())
         own = layers | {name: named[name] for name in self._head}
         try:
-            found = taken_over(load_file(adapter / WEIGHTS_FILE), own, self.base.model.base_model_prefix, self._head)
+            held, prefix = load_file(adapter / WEIGHTS_FILE), self.base.model.base_model_prefix
+            modules = [name for name, _ in self.model.model.named_modules()]
+            found = taken_over(held, own, prefix, self._head, [MARK], modules)
         except ValueError as error:
             raise not_alike(str(error), adapter) from None
         for name, value in found.items():

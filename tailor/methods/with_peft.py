@@ -35,7 +35,10 @@ once merged."""
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LEAD = "base_model.model."
 """How PEFT begins the names of weights in its files."""
-SCALES = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "num_virtual_tokens")
+SCALES = (
+    *("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "num_virtual_tokens"),
+    *("alpha_pattern", "rank_pattern", "lora_bias", "target_parameters"),
+)
 """What of an adapter's settings its weights have no meaning without."""
 LAYERS = (".lora_", ".ia3_", "prompt_embeddings")
 """Marks of what PEFT adds; all else in its files is a head."""
@@ -81,16 +84,16 @@ class PeftAttached(ByGradient):
             return
         settings = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         mine = self.peft.active_peft_config.to_dict()
-        other = [key for key in SCALES if settings.get(key) != mine.get(key)]
+        other = [key for key in SCALES if (settings.get(key) or None) != (mine.get(key) or None)]  # {} and none are one
         if other:
             raise not_alike(f"{other[0]} is {settings.get(other[0])} there and {mine.get(other[0])} here", adapter)
         held = load_file(adapter / ADAPTER_WEIGHTS)
         own = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
         head = [name for name in own if not any(mark in name for mark in LAYERS)]
         with alike(adapter):
-            found = taken_over(
-                _bare(held), _bare(own), self.base.model.base_model_prefix, [*_bare(dict.fromkeys(head))]
-            )
+            prefix = self.base.model.base_model_prefix
+            modules = [name.removeprefix(LEAD) for name, _ in self.peft.named_modules()]
+            found = taken_over(_bare(held), _bare(own), prefix, [*_bare(dict.fromkeys(head))], LAYERS, modules)
         kept = same_head and settings.get("task_type") == mine.get("task_type")
         taken = {
             name: found.get(name.removeprefix(LEAD), value) for name, value in own.items() if kept or name not in head
