@@ -14,14 +14,18 @@ from tailor.bases.chat import ChatTemplate, Rendered
 from tailor.bases.heads import HEADS, frozen_values, inputs_alone, load_with_head, outside_trunk, run_head
 from tailor.bases.lengths import RAW_TEXT_LIMIT, LengthPolicy, context_of
 from tailor.bases.loading import Source, load_tokenizer
-from tailor.bases.packing import IMPLEMENTATION, Packing, measure, packed_inputs
+from tailor.bases.packing import IMPLEMENTATION, Packing, drops_out, forest_inputs, measure, packed_inputs
 from tailor.bases.shared_prefix import EndingNats
 from tailor.bases.texts import TextReader
 from tailor.bases.weights import load_weights, without_silent_gaps
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
 from tailor.core.errors import BaseError, RecipeError, refuse
 from tailor.core.examples import Conversation, Example, Features, Labelled, Preference, Tagged, Text
+from tailor.nn.prefix_tree import Forest, plant, tree_groups
 from tailor.nn.segments import pack, pad
+
+WORTH = 0.95
+"""Rows that share what they begin with are run as a forest where that leaves no more than this share of their tokens."""
 
 
 class CausalBase:
@@ -166,14 +170,31 @@ class CausalBase:
         """Indices of the features of each micro-batch, within a budget of tokens."""
         assert self.packing is not None, "load() comes first"
         longest = [max(feature.parts, default=len(feature)) for feature in features]
+        if self._shares(longest):
+            groups, tokens = tree_groups([feature.sequences for feature in features], budget)
+            if tokens <= WORTH * sum(map(len, features)):
+                return groups
         return self.packing.groups([len(feature) for feature in features], budget, longest)
+
+    def _shares(self, lengths: Sequence[int]) -> bool:
+        """Whether rows may share tokens: dropout would have to drop the same of each, and some lengths are run apart."""
+        packing = self.packing
+        if packing is None or not packing.shares or packing.rotary_switch is not None:
+            return False
+        return packing.mode_for(tuple(lengths)) == "segments" and not drops_out(self.model)
 
     def collate(self, features: Sequence[Features], output: OutputSpec) -> Batch:
         """One pack (1, T), or a padded batch (B, L) where the base cannot be packed."""
         if output.head != "tokens":
             return HEADS[output.head].batch(features, output, self._fill)
         assert self.packing is not None, "load() comes first"
-        mode = self.packing.mode_for(tuple(len(sequence) for feature in features for sequence in feature.sequences))
+        sequences = [sequence for feature in features for sequence in feature.sequences]
+        lengths = tuple(map(len, sequences))
+        mode = self.packing.mode_for(lengths)
+        if self._shares(lengths):
+            forest = plant(sequences)
+            if len(forest.ids) <= WORTH * sum(lengths):
+                return _shared(features, forest)
         return _padded(features) if mode == "padded" else _packed(features, mode)
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
@@ -263,6 +284,20 @@ def _packed(features: Sequence[Features], mode: Any) -> Batch:
     rows = torch.stack([torch.zeros_like(keep), torch.arange(len(keep))])
     return Batch(
         inputs, targets, weights, rows, ids.numel(), ids.numel(), supervised(features), frozen_values(features)
+    )
+
+
+def _shared(features: Sequence[Features], forest: Forest) -> Batch:
+    """As `_packed`, each shared token once: a place may predict several tokens, and the head runs once for it."""
+    places = [place for sequence in range(len(forest.ends)) for place in forest.places(sequence)]
+    flat = [weight for feature in features for weight in feature.weights]
+    before = torch.tensor([places[index - 1] for index, weight in enumerate(flat) if weight])
+    keep, slots = torch.unique(before, return_inverse=True)
+    targets, weights = _targets(features)
+    inputs = forest_inputs(forest) | {"logits_to_keep": keep}
+    rows = torch.stack([torch.zeros_like(slots), slots])
+    return Batch(
+        inputs, targets, weights, rows, len(forest.ids), len(places), supervised(features), frozen_values(features)
     )
 
 

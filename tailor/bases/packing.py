@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from tailor.nn.prefix_tree import Forest, plant
 from tailor.nn.segments import SEGMENTS, attention_with_segments, best_fit, by_length, pack, pad
 
 Mode = Literal["segments", "positions", "padded"]
@@ -43,6 +44,7 @@ class Packing:
         mode: how its rows are laid out; difference: what that left of one; reason: why they are padded, if they are.
         longest_segment: how long a row was measured for; None: any.
         rotary_switch: beyond this length LongRoPE turns to other frequencies, for every row of a forward at once.
+        shares: whether what rows begin with in common can be run once.
     """
 
     mode: Mode
@@ -50,6 +52,7 @@ class Packing:
     longest_segment: int | None = None
     reason: str = ""
     rotary_switch: int | None = None
+    shares: bool = False
 
     def mode_for(self, lengths: tuple[int, ...]) -> Mode:
         """The mode for one pack: segments longer than what was measured are padded."""
@@ -72,12 +75,28 @@ class Packing:
         return sorted(found)
 
 
+def forest_inputs(forest: Forest) -> dict[str, Any]:
+    """Forward arguments for one forest."""
+    ids, positions = torch.tensor([forest.ids]), torch.tensor([forest.positions])
+    return packed_inputs(ids, positions, (), "segments") | {SEGMENTS: forest}
+
+
 def packed_inputs(ids: torch.Tensor, positions: torch.Tensor, lengths: tuple[int, ...], mode: Mode) -> dict[str, Any]:
     """Forward arguments for one pack. The 4-D mask is handed on as it is, which spares the dense T x T one."""
     inputs: dict[str, Any] = {"input_ids": ids, "position_ids": positions}
     if mode == "segments":
         inputs |= {SEGMENTS: lengths, "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool)}
     return inputs
+
+
+def drops_out(model: Any) -> bool:
+    """Whether something is dropped at random while this model trains, by its layers or by its attention's settings."""
+    if not model.training:
+        return False
+    layers = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
+    settings = model.config.get_text_config().to_dict()
+    shares = [value for name, value in settings.items() if "drop" in name and isinstance(value, float)]
+    return layers or any(share > 0 for share in shares)
 
 
 @torch.no_grad()
@@ -93,12 +112,14 @@ def measure(model: Any) -> Packing:
     window: int = getattr(config, "sliding_window", None) or 0
     looked_past = 0 < window <= PROBED_WINDOW
     rows = _probe_rows(config, max(LONG, window + window // 2) if looked_past else LONG)
+    rows.append(torch.cat([rows[-1][:-SHORT], rows[0]]))  # begins as the one before it
     was_training = model.training
     model.eval()
     apart = torch.cat([model(input_ids=row[None], use_cache=False).logits[0] for row in rows])
     allowed = max(ROUNDING.get(apart.dtype, 1e-5), 2 * _difference(_padded(model, rows), apart))
     model.set_attn_implementation(IMPLEMENTATION if mode == "segments" else stock)
     difference = _difference(_packed(model, rows, mode), apart)
+    shares = mode == "segments" and _difference(_as_forest(model, rows), apart) <= allowed
     model.train(was_training)
     if not difference <= allowed:  # NaN included
         model.set_attn_implementation(stock)
@@ -106,7 +127,7 @@ def measure(model: Any) -> Packing:
         return Packing("padded", difference, reason=reason, rotary_switch=switch)
     unseen = [getattr(config, "attention_chunk_size", None), 0 if looked_past else window]
     longest = min((limit for limit in unseen if limit), default=None)
-    return Packing(mode, difference, longest_segment=longest, rotary_switch=switch)
+    return Packing(mode, difference, longest_segment=longest, rotary_switch=switch, shares=shares)
 
 
 def _rotary_switch(config: Any) -> int | None:
@@ -133,6 +154,16 @@ def _packed(model: Any, rows: Sequence[torch.Tensor], mode: Mode) -> torch.Tenso
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
         return None
     return logits
+
+
+def _as_forest(model: Any, rows: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """The logits of rows that share what they begin with, row by row; None for a forward that does not take a forest."""
+    forest = plant([row.tolist() for row in rows])
+    try:
+        logits: torch.Tensor = model(**forest_inputs(forest), use_cache=False).logits[0]
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+        return None
+    return torch.cat([logits[forest.places(place)] for place in range(len(rows))])
 
 
 def _difference(found: torch.Tensor | None, apart: torch.Tensor) -> float:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tailor.nn.prefix_tree import Forest, tree_attention
+
 SEGMENTS = "segments"
-"""The keyword under which a model's forward hands the segment lengths down to its attention."""
+"""The keyword under which a model's forward hands the segment lengths, or a forest, down to its attention."""
 
 
 PADDING = 1.25
@@ -115,7 +117,7 @@ def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def attention_with_segments(stock: Any) -> Any:
-    """An attention function for transformers' `AttentionInterface`: segments where they are given, else the stock one."""
+    """An attention function for transformers' `AttentionInterface`: by segments or forest if given, else the stock one."""
 
     def forward(
         module: torch.nn.Module,
@@ -127,15 +129,15 @@ def attention_with_segments(stock: Any) -> Any:
         scaling: float | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        lengths = kwargs.pop(SEGMENTS, None)
-        if lengths is None:
+        layout = kwargs.pop(SEGMENTS, None)
+        if layout is None:
             result: tuple[torch.Tensor, torch.Tensor | None] = stock(
                 module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
             )
             return result
-        window = kwargs.get("sliding_window")
-        return segmented_causal_attention(
-            query, key, value, lengths, window=window, scale=scaling, dropout=dropout
-        ), None
+        how: dict[str, Any] = {"window": kwargs.get("sliding_window"), "scale": scaling, "dropout": dropout}
+        if isinstance(layout, Forest):
+            return tree_attention(query, key, value, layout.nodes, **how), None
+        return segmented_causal_attention(query, key, value, layout, **how), None
 
     return forward
