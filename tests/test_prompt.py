@@ -19,7 +19,7 @@ import tailor
 from tailor.bases.loading import find
 from tailor.bases.shared_prefix import ending_nats, whole_rows
 from tailor.core.contracts import Answer, Question
-from tailor.core.errors import BaseError, BudgetSpent, Interrupted, RecipeError, TailorError
+from tailor.core.errors import BaseError, BudgetSpent, Interrupted, RecipeError, RunError, TailorError
 from tailor.core.examples import Conversation, Message, Origin
 from tailor.core.nearest import Nearest
 from tailor.core.prompts import Demonstration, Prompt, from_dict, read_prompt
@@ -435,6 +435,25 @@ def test_kept_answers_are_found_by_their_content(llama: str, tmp_path: Path) -> 
     again.reply(asked[:1], max_new_tokens=4)
     Kept(model.generator, tmp_path / "a.jsonl", "other").reply(asked[:1], max_new_tokens=3)
     assert model.generator.spent()["calls"] == before + 2
+
+
+def test_a_kill_in_mid_write_costs_one_answer_and_other_damage_is_told(llama: str, tmp_path: Path) -> None:
+    model, file = model_of(llama), tmp_path / "a.jsonl"
+    asked = [Question((Message("user", text),), (), "") for text in ("the red stone", "a boat")]
+    first = Kept(model.generator, file, "one").likelihoods(asked, ["red", "blue"])
+    whole = file.read_bytes()
+    for torn in range(len(whole) - 1, whole.index(b"\n"), -1):
+        file.write_bytes(whole[:torn])
+        Kept(model.generator, file, "one")
+        assert file.read_bytes() == whole[: whole.index(b"\n") + 1]
+    again = Kept(model.generator, file, "one").likelihoods(asked, ["red", "blue"])
+    np.testing.assert_allclose(again, first, atol=1e-5)
+    keys = [json.loads(line)[0] for line in file.read_bytes().splitlines()]
+    assert keys == [json.loads(line)[0] for line in whole.splitlines()], "what follows a torn line has its own line"
+    file.write_bytes(whole.replace(b"]]", b"]", 1))
+    with pytest.raises(RunError, match="damaged") as caught:
+        Kept(model.generator, file, "one")
+    assert caught.value.where == f"{file}:1"
 
 
 def test_options_of_a_prompt() -> None:
