@@ -224,6 +224,39 @@ def test_the_choice_that_a_text_gives() -> None:
     assert {text: choice.choice(text) for text in given} == given
 
 
+LANGUAGES = ["C", "C#", "C++", "Go"]
+INCOMES = ["<=50K", ">50K"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "given"),
+    [
+        (INCOMES, {">50K": ">50K", "<=50K": "<=50K", "It is >50K.": ">50K", "'<=50k'": "<=50K", "50K": None}),
+        (INCOMES, {"= 50K": None, "income: <=50K, not >50K": "<=50K", "**>50K**": ">50K"}),
+        (LANGUAGES, {"C": "C", "C#": "C#", "c++": "C++", "It is C++, I think": "C++", "(C#)": "C#", "Go!": "Go"}),
+        (LANGUAGES, {"Written in C.": "C", "C+": None, "a c": None, "go, not C": "Go", "Objective-C": None}),
+        (["US", "us", "Them"], {"us": "us", "US": "US", "Us": None, "It is us": "us", "THEM": "Them"}),
+        (["-1", "0", "1"], {"-1": "-1", "1": "1", "label: -1": "-1", "It is 1.": "1", "10": None, "1-1": None}),
+        (["A", "B", "C"], {"b": "B", "a long text about B": "B", "(C) all": "C", "B.": "B", "Because": None}),
+    ],
+)
+def test_labels_that_their_signs_or_case_tell_apart(labels: list[str], given: dict[str, str | None]) -> None:
+    choice = Choice(ChoiceOptions())
+    choice.adopt(labels)
+    assert {text: choice.choice(text) for text in given} == given
+    assert all(choice.choice(label) == label for label in labels)
+
+
+def test_an_instruction_names_labels_by_their_words() -> None:
+    choice = Choice(ChoiceOptions())
+    choice.adopt(["not", "sure"])
+    assert choice.bare("Assured of nothing?").output_format
+    assert choice.bare("Is it Sure, or NOT?").output_format == ""
+    choice.adopt(INCOMES)
+    assert choice.bare("Is it <=50K or >50K?").output_format == ""
+    assert choice.bare("Is it above 50K?").output_format
+
+
 def test_several_labels_or_numbers_are_no_choice(llama: str, tmp_path: Path) -> None:
     rows = [{"text": f"stone {number}", "labels": ["red", "big"]} for number in range(40)]
     with pytest.raises(TailorError, match="a choice is one label of several"):

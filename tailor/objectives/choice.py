@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Literal
 from tailor.core.contracts import AnswersKind, ExampleSeat, OutputSpec, Question
 from tailor.core.errors import DataError, refuse
 from tailor.core.examples import Conversation, Message
-from tailor.core.nearest import words_of
 from tailor.core.prompts import Prompt
 from tailor.objectives.classification import Classification
+from tailor.objectives.named import Names
 from tailor.objectives.tokens import TokenObjective
 from tailor.recipe.objectives import ClassificationOptions
 
@@ -26,6 +26,7 @@ class Choice(TokenObjective):
     def __init__(self, options: Any) -> None:
         super().__init__(options)
         self._labels = Classification(ClassificationOptions(problem="single_label"))
+        self._names = Names(())
 
     @property
     def choices(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -50,10 +51,12 @@ class Choice(TokenObjective):
                 )
             kept.append(row)
         self._labels.prepare(kept)
+        self._names = Names(self.choices)
 
     def adopt(self, labels: Sequence[str], row: Mapping[str, Any] | None = None) -> None:
         """Take over the labels of a model that is already tuned, in its order."""
         self._labels.adopt(labels, row)
+        self._names = Names(self.choices)
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Conversation:
         """`texts` as the user's turn, a line each, and `label` as the assistant's."""
@@ -72,18 +75,12 @@ class Choice(TokenObjective):
 
     def bare(self, instruction: str) -> Prompt:
         """The task in one sentence, and the labels."""
-        named = all(label in instruction for label in self.choices)
+        named = all(self._names.names(instruction, label) for label in self.choices)
         return Prompt(instruction or INSTRUCTION, "" if named else f"Answer with one of: {', '.join(self.choices)}.")
 
     def choice(self, text: str) -> str | None:
-        """The label that an answer is, or else the one that it names first; the longest where several begin there."""
-        said = words_of(text)
-        spelled = {label: words_of(label) for label in self.choices}
-        for place in range(len(said)):
-            here = [label for label, words in spelled.items() if words and said[place : place + len(words)] == words]
-            if here:
-                return max(here, key=lambda label: len(spelled[label]))
-        return text.strip() if text.strip() in self.choices else None
+        """The label that an answer is, or else the one that it names first."""
+        return self._names.answered(text)
 
     def guess(self, examples: Sequence[Conversation]) -> tuple[str, Callable[[Conversation], str]]:
         """The most frequent label, the first by name among equals."""
