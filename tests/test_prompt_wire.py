@@ -13,6 +13,7 @@ from tiny import in_this_process, save_llama
 
 import tailor
 from tailor.core.contracts import Question
+from tailor.core.errors import BudgetSpent, RunError
 from tailor.core.examples import Message
 from tailor.core.reporting import Reporter
 from tailor.evaluation import proof
@@ -174,3 +175,40 @@ def test_the_same_search_over_the_wire_and_here_finds_the_same_prompt(tmp_path: 
     assert tables[0] == tables[1]
     figures = [run.evaluation["tasks"]["default"]["metrics"]["chrf"] for run in (here, there)]
     assert figures[0] == figures[1]
+
+
+def test_a_raised_budget_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None:
+    """Spent before the bare prompt is through, spent in the search, and enough; without a cache all the while."""
+    script, data, said = Script(rule=needs_demonstrations), reviews(tmp_path), []
+    reporter = Reporter(quiet=True)
+    reporter.say = said.append  # type: ignore[method-assign]
+    with serving(script) as url:
+
+        def fit(output: str, most: int | None, **endpoint: Any) -> dict[str, Any]:
+            return tailor.fit(
+                base={"endpoint": {"url": url, "model": "m", "cache": False, **endpoint}},
+                data=data,
+                method={"name": "prompt", "candidates": 8, "demonstrations": 4, "max_calls": most},
+                output=str(tmp_path / output),
+                resume=True,
+                reporter=reporter,
+            ).summary
+
+        with pytest.raises(BudgetSpent):
+            fit("run", 12)
+        before = len(script.answered)
+        part = fit("run", 60, concurrency=2, timeout=9.0, retries=1, prices={"prompt": 1.0})
+        assert part["train"]["ended_by"] == "method.max_calls"
+        assert fit("run", 60) == part
+        assert "stays as it is" in said[-1]
+        whole = fit("run", None)
+        asked, tested = len(script.answered), whole["evaluation"]["tasks"]["default"]["n"]
+        fit("other", None)
+    assert "there is nothing at" in said[0]
+    assert before <= 12 < part["train"]["calls"] <= 60 < whole["train"]["calls"]
+    assert whole["train"]["ended_by"] is None
+    assert asked <= whole["train"]["calls"] + 4 * tested, "the search itself asked nothing twice"
+    prompts = [(tmp_path / name / "model" / "prompt.json").read_bytes() for name in ("run", "other")]
+    assert prompts[0] == prompts[1]
+    with pytest.raises(RunError, match=r"made by another recipe: method.candidates was 8, is 9"):
+        tailor.fit(tmp_path / "run" / "recipe.yaml", overrides=["method.candidates=9"], resume=True)

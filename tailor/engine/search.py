@@ -66,6 +66,7 @@ def fit(job: Job) -> Outcome:
             except BudgetSpent as spent:
                 if len(search.bare.answers) < len(search.dev):
                     raise
+                search.ended_by = spent.where
                 job.reporter.say(f"the search ends here: {spent}")
             seconds = time.perf_counter() - start
             search.logs.timing({"step": len(search.tried), "seconds": seconds, "memory_bytes": job.place.peak_memory()})
@@ -101,6 +102,7 @@ class Search:
         self.gain = 1 if self.metric.better == "higher" else -1
         self.limit: int = self.space.evaluate.max_new_tokens
         self.tried: dict[str, Tried] = {}
+        self.ended_by: str | None = None
         self.best = Tried(Candidate(self._bare(), "bare"))
         self.bare = self.best
         self.folder = RunFolder(job.folder)
@@ -342,6 +344,7 @@ class Search:
             "dev_bare": self.figure(self.bare),
             "dev_best": self.figure(self.best),
             "chosen": self.best.candidate.origin,
+            "ended_by": self.ended_by,
         }
 
 

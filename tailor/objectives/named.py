@@ -27,7 +27,7 @@ class Names:
         }
 
     def answered(self, text: str) -> str | None:
-        """The label that a text is, or else the one that it names first, the longest of several there; None: it names none."""
+        """The label that a text is, or else the one that it names first (the longest of several there); None: none."""
         whole = text.strip()
         if whole in self.labels:
             return whole
