@@ -95,6 +95,25 @@ def test_a_summary_of_fifty_words_is_both_short_and_like_the_reference(tmp_path:
     assert run.proof["passed"]
 
 
+def test_rows_that_are_right_are_found_where_a_metric_has_no_score_of_one_row(tmp_path: Path) -> None:
+    """Matthews correlation says nothing of one row, and the base gets half of them right."""
+    script = Script(rule=lambda body: "positive" if "superb" in body["messages"][-1]["content"] else "neither")
+    method = {"name": "prompt", "candidates": 2, "demonstrations": 4, "ways": ["bootstrap"]}
+    with serving(script) as url:
+        tailor.fit(
+            base=f"{url}#m",
+            data=reviews(tmp_path),
+            method=method,
+            output=str(tmp_path / "run"),
+            overrides=["evaluate.primary=mcc"],
+            reporter=Reporter(quiet=True),
+        )
+    lines = (tmp_path / "run" / "search" / "prompts.jsonl").read_text().splitlines()
+    shown = [one for line in lines for one in json.loads(line)["prompt"]["demonstrations"]]
+    assert shown
+    assert all("superb" in one["question"] for one in shown)
+
+
 SCORER = """
 def signed(row, answer):
     right = answer.endswith("Lantern desk")

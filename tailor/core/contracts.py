@@ -184,6 +184,10 @@ class Metric(Protocol):
 
     def value(self, totals: np.ndarray) -> np.ndarray: ...
 
+    def scores(self, answers: Sequence[Answer]) -> np.ndarray:
+        """How good each row is by itself, (n,), larger is better: the figure of its own sums, or what stands for one."""
+        ...
+
     def details(self, answer: Answer) -> str:
         """Why a row scored as it did, in words; empty where there is nothing to add."""
         ...

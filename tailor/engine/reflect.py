@@ -83,7 +83,7 @@ class _Adapter:
         answers = self._answers(batch, prompt)
         return EvaluationBatch(
             outputs=[answer.given for answer in answers],
-            scores=self.search.scores(answers),
+            scores=self.search.metric.scores(answers).tolist(),
             trajectories=answers if capture_traces else None,
         )
 

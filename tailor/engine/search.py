@@ -254,7 +254,7 @@ class Search:
         def ask_once() -> list[Demonstration]:
             if not right:
                 some = rows[:BOOTSTRAPPED]
-                scores = self.scores(self.ask(self._bare(), [pair for pair, _ in some]))
+                scores = self.metric.scores(self.ask(self._bare(), [pair for pair, _ in some]))
                 best = sorted(range(len(some)), key=lambda place: -scores[place])
                 most = [place for place in best if scores[place] >= scores[best[0]]]
                 right.extend(
@@ -271,11 +271,6 @@ class Search:
             return None
         asked = [turn.content for turn in question.messages if turn.role != "system"]
         return Demonstration(asked[0], question.expected) if len(asked) == 1 else None
-
-    def scores(self, answers: Sequence[Answer]) -> list[float]:
-        """How good each answer is by itself; larger is better."""
-        rows = self.metric.statistics(answers)
-        return [float(self.gain * value) for value in self.metric.value(rows)]
 
     def fitted(self, candidate: Candidate) -> Candidate:
         """A candidate with as many demonstrations as the context holds beside the longest dev rows."""
