@@ -136,6 +136,19 @@ def test_where_the_parts_of_a_prompt_stand() -> None:
     assert [len(turns) for turns in prompt.variants(turns)] == [6, 4, 2]
 
 
+@pytest.mark.parametrize("place", ["system", "user"])
+@pytest.mark.parametrize("layout", ["turns", "text"])
+@pytest.mark.parametrize("roles", [("assistant", "user"), ("assistant",), ("user", "assistant", "user"), ()])
+def test_no_part_of_a_prompt_is_lost_whoever_speaks_first(place: Any, layout: Any, roles: tuple[Any, ...]) -> None:
+    prompt = Prompt("Count.", "A digit.", place, layout=layout, demonstrations=(Demonstration("two", "2"),))
+    own = [Message(role, f"turn {number}") for number, role in enumerate(roles)]
+    turns = prompt.apply(own)
+    said = "\n".join(turn.content for turn in turns)
+    assert all(said.count(part) == 1 for part in ("Count.", "A digit.", "two", "\n2", *(one.content for one in own)))
+    assert said.index("Count.") < said.index("two")
+    assert [turn.role for turn in turns][len(turns) - len(own) :] == list(roles)
+
+
 def test_shown_answers_are_never_learned() -> None:
     prompt = Prompt("x", demonstrations=(Demonstration("one", "1"),))
     weights = [turn.weight for turn in prompt.apply((Message("user", "two"), Message("assistant", "2")))]
