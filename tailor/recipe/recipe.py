@@ -78,8 +78,8 @@ class Recipe(RecipeFile):
         return [getattr(self.method, "name", ""), Path(source).stem]
 
     @property
-    def gradient_method(self) -> MethodOptions:
-        """The method, as the options of one that is trained by gradient."""
+    def method_options(self) -> MethodOptions:
+        """The method's options, with what all methods state."""
         assert isinstance(self.method, MethodOptions)
         return self.method
 

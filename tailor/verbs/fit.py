@@ -28,7 +28,7 @@ from tailor.core.paths import code_digest
 from tailor.core.prompts import PROMPT_FILE
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
-from tailor.engine import search, solve
+from tailor.engine import prompt_loop, solve
 from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import total_steps
@@ -44,7 +44,7 @@ from tailor.verbs.measure import Measured, check_metrics, evaluate
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import told_rows
 
-DRIVERS = {"gradient": fit, "solve": solve.fit, "search": search.fit}
+DRIVERS = {"gradient": fit, "solve": solve.fit, "search": prompt_loop.fit}
 """What is done with an attached method -> the loop that does it."""
 ARTEFACTS: dict[str, ArtefactKind] = {
     LORA_OF_PIPELINE: "diffusion_lora",
@@ -117,7 +117,7 @@ def outlook(prepared: Prepared, place: Place, steps: int | None = None) -> dict[
     steps = total_steps(options, len(train.store)) if steps is None else steps
     tokens = train.tokens * steps * options.examples_per_batch // len(train.store)
     amount = {"steps": steps, "tokens": tokens}
-    if prepared.recipe.gradient_method.asks:
+    if prepared.recipe.method_options.asks:
         amount = {"candidates": prepared.recipe.method.candidates}  # type: ignore[attr-defined]
     plan = {
         **amount,
@@ -144,7 +144,7 @@ def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
         if isinstance(train.learning_rate, float)
         else f"up to {recipe.method.candidates} prompts in each race on dev"  # type: ignore[attr-defined]
     )
-    reporter.say(f"method {recipe.gradient_method.name} · {steps} · up to {recipe.data.max_length} tokens a row")  # type: ignore[attr-defined]
+    reporter.say(f"method {recipe.method_options.name} · {steps} · up to {recipe.data.max_length} tokens a row")  # type: ignore[attr-defined]
     for problem in data_report(prepared)["problems"]:
         if problem["severity"] == "warning":
             reporter.say(f"warning: {problem['message']}")
@@ -325,7 +325,7 @@ def _summary(
     return {
         "run": str(folder.path),
         "status": "done",
-        "method": prepared.recipe.gradient_method.name,  # type: ignore[attr-defined]
+        "method": prepared.recipe.method_options.name,  # type: ignore[attr-defined]
         "objective": prepared.objective.name,
         "base": prepared.base.name,
         "train": dict(facts),
@@ -371,5 +371,5 @@ def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
             return Artefact(kind)
     kind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
     kind = "adapter" if own_loader(folder.model) else kind
-    kind = "prompt" if prepared.recipe.gradient_method.asks else kind
+    kind = "prompt" if prepared.recipe.method_options.asks else kind
     return Artefact(kind, CLASSES[prepared.base.head])

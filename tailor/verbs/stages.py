@@ -63,7 +63,7 @@ def looked_ahead(recipe: StagedRecipe) -> tuple[StagedRecipe, list[dict[str, Any
         values = prepared.recipe.as_dict()
         parts.append(recipe.stages[place] if behind_prompt else {key: values[key] for key in STAGE_KEYS})
         # How long a row is behind a prompt, and what it then teaches, is known once that prompt has been found.
-        behind_prompt = behind_prompt or prepared.recipe.gradient_method.asks
+        behind_prompt = behind_prompt or prepared.recipe.method_options.asks
     return recipe.model_copy(update={"stages": parts}), outlooks
 
 
@@ -72,7 +72,7 @@ def _check_start(recipe: StagedRecipe, place: int) -> None:
     if not place:
         return
     path = Path(recipe.output)
-    before = recipe.stage(place - 1, recipe.base.name, path).gradient_method
+    before = recipe.stage(place - 1, recipe.base.name, path).method_options
     if not before.form or recipe.stage(place, str(path), path).base.continue_adapter:
         return
     name = before.name  # type: ignore[attr-defined]

@@ -70,7 +70,7 @@ def run(recipe: TasksRecipe, *, resume: bool, reporter: Reporter) -> dict[str, A
     summary = {
         "run": str(folder.path),
         "status": "done",
-        "method": tasks.first.recipe.gradient_method.name,  # type: ignore[attr-defined]
+        "method": tasks.first.recipe.method_options.name,  # type: ignore[attr-defined]
         "objective": "mixture",
         "base": tasks.first.base.name,
         "train": facts,
@@ -123,7 +123,7 @@ def settle(tasks: Tasks, place: Place) -> None:
         device=place.kind,
         raw_text=False,
     )
-    train = resolve(first.recipe.train, first.recipe.gradient_method, facts)
+    train = resolve(first.recipe.train, first.recipe.method_options, facts)
     for prepared in tasks.prepared.values():
         prepared.recipe = prepared.recipe.model_copy(update={"train": train})
         prepared.recipe = resolved_recipe(prepared, place)
