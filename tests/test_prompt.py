@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 import tailor
 from tailor.bases.loading import find
 from tailor.bases.shared_prefix import ending_nats, whole_rows
-from tailor.core.contracts import Answer, Question
+from tailor.core.contracts import Answer, ExampleSeat, Question
 from tailor.core.errors import BaseError, BudgetSpent, Interrupted, RecipeError, RunError, TailorError
 from tailor.core.examples import Conversation, Message, Origin
 from tailor.core.nearest import Nearest
@@ -29,15 +29,17 @@ from tailor.evaluation import proof
 from tailor.evaluation.generators import Kept, Local
 from tailor.evaluation.scorers import resolve
 from tailor.objectives.choice import Choice
+from tailor.objectives.multiple_choice import MultipleChoice
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.many import parse_any
-from tailor.recipe.objectives import ChoiceOptions
+from tailor.recipe.objectives import ChoiceOptions, MultipleChoiceOptions
 from tailor.recipe.recipe import parse
 from tailor.verbs.talk import model_of
 
 QUIET = Reporter(quiet=True)
 SMALL_SEARCH: dict[str, Any] = {"name": "prompt", "candidates": 5, "demonstrations": 2, "rows": 16}
 COLOURS = ("red", "blue")
+ANY = Question((), (), "")
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +236,7 @@ def test_the_choice_that_a_text_gives() -> None:
     choice = Choice(ChoiceOptions())
     choice.adopt(["not sure", "not", "Yes", "!"])
     given = {"yes.": "Yes", "The label is NOT sure": "not sure", "not really, yes": "not", "maybe": None, " ! ": "!"}
-    assert {text: choice.choice(text) for text in given} == given
+    assert {text: choice.choice(text, ANY) for text in given} == given
 
 
 LANGUAGES = ["C", "C#", "C++", "Go"]
@@ -256,8 +258,8 @@ INCOMES = ["<=50K", ">50K"]
 def test_labels_that_their_signs_or_case_tell_apart(labels: list[str], given: dict[str, str | None]) -> None:
     choice = Choice(ChoiceOptions())
     choice.adopt(labels)
-    assert {text: choice.choice(text) for text in given} == given
-    assert all(choice.choice(label) == label for label in labels)
+    assert {text: choice.choice(text, ANY) for text in given} == given
+    assert all(choice.choice(label, ANY) == label for label in labels)
 
 
 def test_an_instruction_names_labels_by_their_words() -> None:
@@ -268,6 +270,61 @@ def test_an_instruction_names_labels_by_their_words() -> None:
     choice.adopt(INCOMES)
     assert choice.bare("Is it <=50K or >50K?").output_format == ""
     assert choice.bare("Is it above 50K?").output_format
+
+
+OPTIONS = ("Paris", "a dog", "not Paris", "None of these")
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        *((letter, letter) for letter in "ABCD"),
+        *(("E", None), ("c", "C"), ("B.", "B"), ("(B)", "B"), ("**B) a dog**", "B"), ("B\nfor it barks", "B")),
+        *(("The answer is C.", "C"), ("Option (D)", "D"), ("answer: **B**", "B"), ("a dog", "B"), ("A dog.", "B")),
+        *(("It is Paris, not A", "A"), ("It is not Paris", "C"), ("none of these!", "D"), ("A cat", "A"), ("", None)),
+        *(("I think B", "B"), ("no idea", None), ("The answer is a dog", "B")),
+    ],
+)
+def test_the_option_that_an_answer_names(text: str, letter: str | None) -> None:
+    objective = MultipleChoice(MultipleChoiceOptions())
+    assert objective.choice(text, Question((), (), "", OPTIONS)) == letter
+
+
+def quiz(file: Path, count: int = 60) -> str:
+    """Rows with two, three or four options of their own; the right one is that of the stone's colour."""
+    draw, rows = np.random.default_rng(0), []
+    for number in range(count):
+        options = draw.permutation(["red", "blue", "green", "grey"])[: 2 + number % 3].tolist()
+        right = int(draw.integers(len(options)))
+        answer = (right, options[right], "ABCD"[right])[number % 3]
+        rows.append({"question": f"stone {number} is {options[right]}: which?", "choices": options, "answer": answer})
+    return written(file, rows)
+
+
+def test_rows_with_options_of_their_own_are_answered_by_the_likeliest_letter(llama: str, tmp_path: Path) -> None:
+    data = quiz(tmp_path / "quiz.jsonl")
+    run = searched(llama, data, tmp_path / "run")
+    assert run.summary["objective"] == "multiple_choice"
+    assert run.proof["passed"]
+    assert run.evaluation["tasks"]["default"]["primary"] == "accuracy"
+    model = model_of(str(run.path))
+    rows = [json.loads(line) for line in Path(data).read_text().splitlines()][:9]
+    found = run.predict([(row["question"], *row["choices"]) for row in rows])
+    prior = model.objective.prompt.prior
+    for row, answered in zip(rows, found, strict=True):
+        example = model.objective.blank((row["question"], *row["choices"]), ExampleSeat("", Origin("x", 1)))
+        letters = "ABCD"[: len(row["choices"])]
+        nats = model.generator.likelihoods(model.objective.questions(example)[:1], letters)[0]
+        assert answered == letters[int(np.argmax(nats - [prior.get(letter, 0.0) for letter in letters]))]
+    again = tailor.evaluate(run, data=quiz(tmp_path / "more.jsonl", 12), reporter=QUIET)
+    assert again["tasks"]["default"]["n"] == 12
+
+
+def test_letters_can_be_learned_too(llama: str, tmp_path: Path) -> None:
+    parts = {"base": llama, "data": quiz(tmp_path / "quiz.jsonl"), "method": "lora", "output": str(tmp_path / "run")}
+    run = tailor.fit(**parts, overrides=["train.max_steps=2", "evaluate.samples=8"], reporter=QUIET)
+    assert run.proof["passed"]
+    assert run.predict([("which?", "red", "blue")])[0] in ("A", "B")
 
 
 def test_several_labels_or_numbers_are_no_choice(llama: str, tmp_path: Path) -> None:

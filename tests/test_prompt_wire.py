@@ -65,6 +65,37 @@ def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path) -> No
         assert tailor.prove(run)["passed"]
 
 
+def says_the_option(body: Mapping[str, Any]) -> str:
+    """A model that knows the capital, and names it by letter, by text or in a sentence, once it has been shown how."""
+    turns = body["messages"]
+    city, number = re.findall(r"of land (\d+)-(\d+)", turns[-1]["content"])[-1]
+    if not any(turn["role"] == "assistant" for turn in turns):
+        return "I would have to look that up."
+    options = dict(re.findall(r"([A-E])\. (.+)", turns[-1]["content"].rpartition("of land")[2]))
+    letter = next(letter for letter, option in options.items() if option == f"City {city}")
+    return (letter, f"City {city}", f"The answer is {letter}.")[int(number) % 3]
+
+
+def test_rows_with_options_of_their_own_are_read_off_the_answer(tmp_path: Path) -> None:
+    rows = []
+    for number in range(60):
+        names = [f"City {number + step}" for step in range(2 + number % 4)]
+        place = number % len(names)
+        asked = f"What is the capital of land {number + place}-{number}?"
+        options = {"text": names, "label": [*"12345"][: len(names)]}
+        rows.append({"question": asked, "choices": options, "answerKey": str(place + 1)})
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    method = {"name": "prompt", "candidates": 4, "demonstrations": 2, "ways": ["diverse"]}
+    with serving(Script(rule=says_the_option)) as url:
+        parts = {"base": f"{url}#m", "data": str(tmp_path / "quiz.jsonl"), "reporter": Reporter(quiet=True)}
+        run = tailor.fit(**parts, method=method, output=str(tmp_path / "run"))
+        asked = "What is the capital of land 7-1?"
+        assert run.predict([(asked, "City 9", "City 7", "City 8")]) == ["B"]
+    accuracy = run.evaluation["tasks"]["default"]["metrics"]["accuracy"]
+    assert (accuracy["base"], accuracy["tuned"]) == (0.0, 1.0)
+    assert run.proof["passed"]
+
+
 def shows_how_short(body: Mapping[str, Any]) -> str:
     """A model that says a document again and again, until it has been shown a summary."""
     turns = body["messages"]

@@ -246,8 +246,8 @@ class Objective(Protocol):
     @property
     def choices(self) -> tuple[str, ...]: ...
 
-    def choice(self, text: str) -> str | None:
-        """Which of the choices a text gives as its answer; None where it gives none."""
+    def choice(self, text: str, question: Question) -> str | None:
+        """Which of the choices a text gives as the answer to a question; None where it gives none."""
         ...
 
     def bare(self, instruction: str) -> Prompt | None:
@@ -319,11 +319,16 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A conversation that waits for its next assistant turn. `expected` is a text, or tool calls as name and arguments."""
+    """A conversation that waits for its next assistant turn. `expected` is a text, or tool calls as name and arguments.
+
+    `options`: what there is to choose from, where the question has options of its own: the first of the objective's choices
+    name them in order.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...]
     expected: str | tuple[Mapping[str, Any], ...]
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

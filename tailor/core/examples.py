@@ -78,10 +78,14 @@ class Text(Example):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation(Example):
-    """Turns of a chat; an instruction with its answer is the shortest one. Tools are JSON schemas."""
+    """Turns of a chat; an instruction with its answer is the shortest one. Tools are JSON schemas.
+
+    `options`: what its last answer was chosen from, where it has options of its own; it names one by its letter.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:

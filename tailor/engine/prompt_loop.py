@@ -10,7 +10,7 @@ from tailor.engine import reflect
 from tailor.engine.checkpoint import State
 from tailor.engine.guard import StopRequest
 from tailor.engine.loop import Job, Outcome
-from tailor.engine.proposals import first_candidates, variations
+from tailor.engine.proposals import first_candidates, variations, words_for
 from tailor.engine.search import Search
 
 
@@ -45,14 +45,14 @@ def fit(job: Job) -> Outcome:
 
 def carry_out(search: Search) -> None:
     """Everything in order; what is asked first decides nothing but what is known where the budget ends it."""
-    options, kind = search.options, search.objective.answers
+    options, words = search.options, words_for(search.objective)
     shown = search.demonstrations()
     search.extend(search.bare, len(search.dev))
     search.note(search.bare)
-    first = first_candidates(search.bare.candidate.prompt, options.instructions, kind, options, shown)
+    first = first_candidates(search.bare.candidate.prompt, options.instructions, words, options, shown)
     finalists = search.race([search.fitted(one) for one in first])
     others = [one.candidate.prompt for one in finalists[1:]]
-    second = variations(search.best.candidate.prompt, options.instructions, kind, others)[: options.candidates]
+    second = variations(search.best.candidate.prompt, options.instructions, words, others)[: options.candidates]
     search.race([search.fitted(one) for one in second] + search.calibrated([search.best, *finalists]))
     reflect.evolve(search)
     search.race(search.calibrated([search.best]))

@@ -464,6 +464,7 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "language": _for_language,
     "classification": _for_labels,
     "choice": _for_labels,
+    "multiple_choice": lambda answers: ["accuracy"],
     "instruction": _for_texts,
     "chat": _for_texts,
     "seq2seq": _for_texts,

@@ -78,7 +78,7 @@ class Choice(TokenObjective):
         named = all(self._names.names(instruction, label) for label in self.choices)
         return Prompt(instruction or INSTRUCTION, "" if named else f"Answer with one of: {', '.join(self.choices)}.")
 
-    def choice(self, text: str) -> str | None:
+    def choice(self, text: str, question: Question) -> str | None:
         """The label that an answer is, or else the one that it names first."""
         return self._names.answered(text)
 

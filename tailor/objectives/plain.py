@@ -29,7 +29,7 @@ class PlainObjective:
     def __init__(self, options: Options) -> None:
         self.options: Any = options
 
-    def choice(self, text: str) -> str | None:
+    def choice(self, text: str, question: Question) -> str | None:
         """There is nothing to choose from."""
         return None
 

@@ -52,6 +52,12 @@ class ChoiceOptions(Options):
         return "classification"
 
 
+class MultipleChoiceOptions(Options):
+    """One of the options that each row has of its own; they stand below the question, and the answer is a letter."""
+
+    name: Literal["multiple_choice"] = "multiple_choice"
+
+
 class TaggingOptions(Options):
     """A tag for each word: names, slots, parts of speech."""
 
@@ -158,6 +164,7 @@ OBJECTIVES: dict[str, type[Options]] = {
     "chat": ChatOptions,
     "classification": ClassificationOptions,
     "choice": ChoiceOptions,
+    "multiple_choice": MultipleChoiceOptions,
     "tagging": TaggingOptions,
     "span_qa": SpanOptions,
     "similarity": SimilarityOptions,
