@@ -236,7 +236,7 @@ def test_the_choice_that_a_text_gives() -> None:
     choice = Choice(ChoiceOptions())
     choice.adopt(["not sure", "not", "Yes", "!"])
     given = {"yes.": "Yes", "The label is NOT sure": "not sure", "not really, yes": "not", "maybe": None, " ! ": "!"}
-    assert {text: choice.choice(text, ANY) for text in given} == given
+    assert {text: choice.answered(text, ANY) for text in given} == given
 
 
 LANGUAGES = ["C", "C#", "C++", "Go"]
@@ -258,8 +258,8 @@ INCOMES = ["<=50K", ">50K"]
 def test_labels_that_their_signs_or_case_tell_apart(labels: list[str], given: dict[str, str | None]) -> None:
     choice = Choice(ChoiceOptions())
     choice.adopt(labels)
-    assert {text: choice.choice(text, ANY) for text in given} == given
-    assert all(choice.choice(label, ANY) == label for label in labels)
+    assert {text: choice.answered(text, ANY) for text in given} == given
+    assert all(choice.answered(label, ANY) == label for label in labels)
 
 
 def test_an_instruction_names_labels_by_their_words() -> None:
@@ -287,7 +287,7 @@ OPTIONS = ("Paris", "a dog", "not Paris", "None of these")
 )
 def test_the_option_that_an_answer_names(text: str, letter: str | None) -> None:
     objective = MultipleChoice(MultipleChoiceOptions())
-    assert objective.choice(text, Question((), (), "", OPTIONS)) == letter
+    assert objective.answered(text, Question((), (), "", OPTIONS)) == letter
 
 
 def quiz(file: Path, count: int = 60) -> str:
@@ -327,10 +327,43 @@ def test_letters_can_be_learned_too(llama: str, tmp_path: Path) -> None:
     assert run.predict([("which?", "red", "blue")])[0] in ("A", "B")
 
 
-def test_several_labels_or_numbers_are_no_choice(llama: str, tmp_path: Path) -> None:
-    rows = [{"text": f"stone {number}", "labels": ["red", "big"]} for number in range(40)]
-    with pytest.raises(TailorError, match="a choice is one label of several"):
-        searched(llama, written(tmp_path / "several.jsonl", rows), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("labels", "given"),
+    [
+        (
+            [("red", "big"), ("dark red",), ()],
+            {"red, big": ("big", "red"), "It is BIG!": ("big",), "dark red": ("dark red",), "None.": (), "huh": None},
+        ),
+        ([1.5, -2.0], {"1.5": 1.5, "About -2": -2.0, "1,200.5 kg": 1200.5, "v2 none": None, "4/5": 4.0, "3e2": 300.0}),
+    ],
+)
+def test_several_labels_and_numbers_are_read_off_an_answer(labels: list[Any], given: dict[str, Any]) -> None:
+    choice = Choice(ChoiceOptions())
+    rows = [{"texts": ["x"], "label": label} for label in labels]
+    choice.prepare(rows)
+    assert {text: choice.answered(text, ANY) for text in given} == given
+    for row in rows:
+        [question] = choice.questions(choice.read(row, ExampleSeat("", Origin("x", 1))))
+        assert question.reference == row["label"]
+        found = choice.answered(str(question.expected), question)
+        assert found == (row["label"] if isinstance(row["label"], float) else tuple(sorted(row["label"])))
+
+
+@pytest.mark.parametrize("method", [SMALL_SEARCH, "lora"])
+@pytest.mark.parametrize("kind", ["labels", "number"])
+def test_several_labels_and_numbers_can_be_written(llama: str, tmp_path: Path, kind: str, method: Any) -> None:
+    label = {"labels": lambda n: [["red"], ["red", "big"], []][n % 3], "number": lambda n: n % 5 + 0.5}[kind]
+    data = written(tmp_path / "rows.jsonl", [{"text": f"stone {n} {n % 5}", "label": label(n)} for n in range(60)])
+    overrides = ["objective=choice", "evaluate.samples=8", *(["train.max_steps=2"] if method == "lora" else [])]
+    parts = {"base": llama, "data": data, "method": method, "output": str(tmp_path / "run"), "reporter": QUIET}
+    run = tailor.fit(**parts, overrides=overrides)
+    assert run.proof["passed"]
+    assert run.evaluation["tasks"]["default"]["primary"] == {"labels": "macro_f1", "number": "mse"}[kind]
+    given = run.predict(["stone 3"])[0]
+    assert given is None or isinstance(given, {"labels": tuple, "number": float}[kind])
+    again = tailor.evaluate(run, reporter=QUIET)
+    assert again["tasks"]["default"]["metrics"] == run.evaluation["tasks"]["default"]["metrics"]
+    assert tailor.fit(**parts, overrides=overrides, resume=True).summary == run.summary
 
 
 # --- the search ------------------------------------------------------------------------------------------------------

@@ -96,6 +96,36 @@ def test_rows_with_options_of_their_own_are_read_off_the_answer(tmp_path: Path) 
     assert run.proof["passed"]
 
 
+def measures(body: Mapping[str, Any]) -> str:
+    """A model that sees how many stones of which colours there are, and says so once it has been shown how."""
+    turns = body["messages"]
+    count, colours = re.findall(r"(\d+) stones: ([a-z ]*)", turns[-1]["content"])[-1]
+    if not any(turn["role"] == "assistant" for turn in turns):
+        return "Well."
+    wants_number = any(turn["role"] == "assistant" and turn["content"][0].isdigit() for turn in turns)
+    return f"There are {count} of them." if wants_number else " and ".join(colours.split()) or "none"
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("labels", "accuracy"), ("number", "mse")])
+def test_several_labels_and_numbers_are_read_off_the_answer(tmp_path: Path, kind: str, metric: str) -> None:
+    sets = [["red"], ["blue", "red"], [], ["blue"]]
+    rows = [
+        {"text": f"{n} stones: {' '.join(sets[n % 4])}", "label": sets[n % 4] if kind == "labels" else float(n)}
+        for n in range(60)
+    ]
+    (tmp_path / "stones.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    method = {"name": "prompt", "candidates": 4, "demonstrations": 2, "ways": ["diverse", "bootstrap"]}
+    with serving(Script(rule=measures)) as url:
+        parts = {"base": f"{url}#m", "data": str(tmp_path / "stones.jsonl"), "reporter": Reporter(quiet=True)}
+        overrides = [f"evaluate.primary={metric}"]
+        run = tailor.fit(**parts, method=method, output=str(tmp_path / "run"), overrides=overrides)
+        assert run.predict(["7 stones: blue red"]) == [("blue", "red") if kind == "labels" else 7.0]
+    found = run.evaluation["tasks"]["default"]["metrics"][metric]
+    assert found["tuned"] == (1.0 if kind == "labels" else 0.0)
+    assert found["base"] != found["tuned"]
+    assert run.proof["passed"]
+
+
 def shows_how_short(body: Mapping[str, Any]) -> str:
     """A model that says a document again and again, until it has been shown a summary."""
     turns = body["messages"]

@@ -32,6 +32,14 @@ WORDS = {
         ),
         (INPUT, f"Text: {INPUT}\nLabel:", f"{INPUT}\nCategory:"),
     ),
+    "number": Words(
+        (
+            "Rate the text.",
+            "Read the text and give its number.",
+            "Judge the text as in the examples.",
+        ),
+        (INPUT, f"Text: {INPUT}\nNumber:", f"{INPUT}\nRating:"),
+    ),
     "multiple_choice": Words(
         (
             "Answer the question.",
@@ -51,6 +59,7 @@ WORDS = {
         (INPUT, f"Input: {INPUT}\nOutput:", f"{INPUT}\nAnswer:"),
     ),
 }
+WORDS["labels"] = WORDS["label"]
 """An objective, or the kind of its answers -> words that are tried for it."""
 
 

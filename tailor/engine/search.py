@@ -83,7 +83,7 @@ class Search:
 
     def _metric(self) -> Metric:
         expected = [
-            Answer(example.id, row, "", self.objective.questions(example)[0].expected, None)
+            Answer(example.id, row, "", self.objective.questions(example)[0].reference, None)
             for example, row in self.dev
         ]
         metric = deciding(self.space.evaluate, self.objective, expected)

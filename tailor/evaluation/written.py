@@ -25,7 +25,7 @@ def asked_of(generator: Any, objective: Objective, example: Any, row: Mapping[st
     questions = objective.questions(example)
     fits = getattr(generator, "fits", None)
     question = next((one for one in questions if fits is None or fits(one)), None)
-    return Asked(example.id, row, question, questions[0].expected if questions else None)
+    return Asked(example.id, row, question, questions[0].reference if questions else None)
 
 
 def answers_to(generator: Any, objective: Objective, asked: Sequence[Asked], limit: int | None) -> list[Answer]:
@@ -60,9 +60,8 @@ def chosen(generator: Any, objective: Objective, questions: Sequence[Question]) 
 
 
 def _told(reply: Any, objective: Objective, question: Question) -> dict[str, Any]:
-    given: Any = reply.text if isinstance(question.expected, str) else reply.calls
-    if objective.choices:
-        given = objective.choice(reply.text, question)
+    written = isinstance(question.expected, str)
+    given: Any = objective.answered(reply.text, question) if written else reply.calls
     return {"given": given, "thinking": reply.thinking, "cut": reply.cut}
 
 

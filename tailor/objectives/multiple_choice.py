@@ -53,7 +53,7 @@ class MultipleChoice(TokenObjective):
         """The task in one sentence, and the form of the answer."""
         return Prompt(instruction or INSTRUCTION, FORMAT)
 
-    def choice(self, text: str, question: Question) -> str | None:
+    def answered(self, text: str, question: Question) -> str | None:
         """The letter that an answer is, begins with or says to be the answer; else that of the option it names first."""
         letters = self.choices if not question.options else tuple(ascii_uppercase[: len(question.options)])
         whole = text.strip()

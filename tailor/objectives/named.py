@@ -39,6 +39,14 @@ class Names:
         found = [(*place, label) for label in self.labels if (place := self._place(label, text)) is not None]
         return min(found, key=lambda one: (one[0], -one[1]))[2] if found else None
 
+    def all_in(self, text: str) -> tuple[str, ...]:
+        """All labels that a text names, in their own order; those within a longer one that is named there do not count."""
+        found = {label: place for label in self.labels if (place := self._place(label, text)) is not None}
+        inside = lambda one, other: other[0] <= one[0] and one[1] <= other[1] and one != other  # noqa: E731
+        return tuple(
+            label for label, place in found.items() if not any(inside(place, other) for other in found.values())
+        )
+
     def names(self, text: str, label: str) -> bool:
         """Whether a text names a label."""
         return self._place(label, text) is not None

@@ -113,7 +113,7 @@ def _as_settled(now: AnyRecipe, before: AnyRecipe) -> AnyRecipe:
     if not (isinstance(now, Recipe) and isinstance(before, Recipe)):
         return now
     written = getattr(now.objective, "written", lambda: now.objective)()
-    return now.model_copy(update={"objective": written}) if written == before.objective else now
+    return now.model_copy(update={"objective": written}) if type(written) is type(before.objective) else now
 
 
 def _drop(values: dict[str, Any], path: list[str]) -> None:

@@ -38,13 +38,16 @@ class ClassificationOptions(Options):
 
     def written(self) -> "ChoiceOptions":
         """The same task with its label written by the base."""
-        return ChoiceOptions()
+        return ChoiceOptions(problem=self.problem)
 
 
 class ChoiceOptions(Options):
-    """One label of several, written by the base as its answer: no head is made for it."""
+    """A label, several, or a number, written by the base as its answer: no head is made for it."""
 
     name: Literal["choice"] = "choice"
+    problem: Literal["auto", "single_label", "multi_label", "regression"] = Field(
+        "auto", description="auto: by the label's type"
+    )
 
     @property
     def reads(self) -> str:
