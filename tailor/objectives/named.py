@@ -42,10 +42,7 @@ class Names:
     def all_in(self, text: str) -> tuple[str, ...]:
         """All labels that a text names, in their own order; those within a longer one that is named there do not count."""
         found = {label: place for label in self.labels if (place := self._place(label, text)) is not None}
-        inside = lambda one, other: other[0] <= one[0] and one[1] <= other[1] and one != other  # noqa: E731
-        return tuple(
-            label for label, place in found.items() if not any(inside(place, other) for other in found.values())
-        )
+        return tuple(label for label, place in found.items() if not any(_within(place, one) for one in found.values()))
 
     def names(self, text: str, label: str) -> bool:
         """Whether a text names a label."""
@@ -62,3 +59,7 @@ class Names:
             if spoken[start : start + len(words)] == words:
                 return said[start].start(), said[start + len(words) - 1].end()
         return None
+
+
+def _within(place: tuple[int, int], other: tuple[int, int]) -> bool:
+    return place != other and other[0] <= place[0] and place[1] <= other[1]
