@@ -168,8 +168,11 @@ def fit(
 ) -> Run:
     """Carry a recipe (or data, or `base=`, `data=`, `method=`) through training, proof, evaluation and report."""
     recipe = make_recipe(what, resume=resume, reporter=reporter, **parts)
+    reporter = reporter or Reporter(quiet=True)
+    if resume and not Path(recipe.output).exists():
+        reporter.say(f"there is nothing at {recipe.output} to go on with: a new run begins")
     carry = registry.resolve(f"{CARRIED_BY[type(recipe)]}:run")
-    carry(recipe, resume=resume, reporter=reporter or Reporter(quiet=True))
+    carry(recipe, resume=resume, reporter=reporter)
     return Run(Path(recipe.output))
 
 

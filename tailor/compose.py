@@ -99,7 +99,7 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     check_method(recipe, base)
     recipe = settle_head(recipe, base, objective)
     objective.prepare(entry.row for entry in loaded.train)
-    objective = objective.under(source.prompt if recipe.gradient_method.asks else prompt_before(source, objective))
+    objective = objective.under(source.prompt if recipe.method_options.asks else prompt_before(source, objective))
     output_of(recipe, objective)
     splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
     check_refused(recipe, *splits.values())
@@ -160,7 +160,7 @@ def make_objective(recipe: Recipe, loaded: Loaded, source: Source) -> Any:
         options = OBJECTIVES[name]()
     else:
         options = recipe.objective
-    if recipe.gradient_method.asks or source.prompt is not None:
+    if recipe.method_options.asks or source.prompt is not None:
         options = getattr(options, "written", lambda: options)()
     return registry.load("objective", options.name)(options)  # type: ignore[attr-defined]
 
@@ -221,7 +221,7 @@ def check_pair(objective: Any, base: Any, source: Source) -> None:
 
 def check_method(recipe: Recipe, base: Any) -> None:
     """Method x base: what the method takes hold of must be there."""
-    method = registry.load("method", recipe.gradient_method.name)  # type: ignore[attr-defined]
+    method = registry.load("method", recipe.method_options.name)  # type: ignore[attr-defined]
     lacking = sorted(method.needs - base.has)
     if recipe.base.quantize and "weights" in method.needs:
         raise RecipeError(
@@ -293,7 +293,7 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
         raw_text=prepared.objective.answers == "raw",  # masks are drawn anew every epoch, so that epochs pay
         pictures=prepared.objective.answers == "image",
     )
-    train = resolve(recipe.train, recipe.gradient_method, facts).model_copy(update={"precision": place.precision})
+    train = resolve(recipe.train, recipe.method_options, facts).model_copy(update={"precision": place.precision})
     longest = max(split.store.longest() for split in prepared.splits.values())
     data = recipe.data.model_copy(
         update={
@@ -303,7 +303,7 @@ def resolved_recipe(prepared: Prepared, place: Place) -> Recipe:
     )
     options = prepared.objective.options
     evaluate = recipe.evaluate
-    if recipe.gradient_method.asks and evaluate.max_new_tokens == "auto":
+    if recipe.method_options.asks and evaluate.max_new_tokens == "auto":
         longest = getattr(base, "longest_answer", None) or answer_tokens(prepared)
         evaluate = evaluate.model_copy(update={"max_new_tokens": longest})
     return recipe.model_copy(update={"train": train, "data": data, "objective": options, "evaluate": evaluate})
@@ -321,7 +321,7 @@ def answer_tokens(prepared: Prepared) -> int:
 
 def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, reporter: Reporter) -> Job:
     """Load the base, lay the method on, and put everything the loop needs together."""
-    method = registry.load("method", recipe.gradient_method.name)(recipe.method)  # type: ignore[attr-defined]
+    method = registry.load("method", recipe.method_options.name)(recipe.method)  # type: ignore[attr-defined]
     base = prepared.base
     output = output_of(recipe, prepared.objective)
     torch.manual_seed(recipe.train.seed)
@@ -355,7 +355,7 @@ def make_job(prepared: Prepared, recipe: Recipe, place: Place, folder: Path, rep
         trackers=trackers,
         order=plain_order(plan.seed, len(prepared.splits["train"].store), plan.examples_per_batch),
         locate=prepared.locate,
-        space=_space(prepared, recipe, place, folder) if recipe.gradient_method.asks else None,
+        space=_space(prepared, recipe, place, folder) if recipe.method_options.asks else None,
     )
 
 
@@ -435,5 +435,5 @@ def load_dtype(recipe: Recipe, place: Place, source: Source) -> torch.dtype:
     asked = recipe.base.dtype
     if asked != "auto":
         return COMPUTE[asked]
-    moves = "weights" in registry.load("method", recipe.gradient_method.name).needs  # type: ignore[attr-defined]
+    moves = "weights" in registry.load("method", recipe.method_options.name).needs  # type: ignore[attr-defined]
     return torch.float32 if moves or place.precision == "fp32" else source.saved_dtype

@@ -20,7 +20,7 @@ from tailor.engine.loop import Job
 from tailor.engine.order import TaskOrder, task_shares
 from tailor.engine.place import Place, Trackers
 from tailor.engine.settings import plan_of
-from tailor.methods.attached import ByGradient
+from tailor.methods.attached import PlainAttached
 from tailor.objectives.mixture import Mixture
 from tailor.recipe.many import TASK_KEYS, TasksRecipe
 from tailor.recipe.recipe import Recipe
@@ -93,7 +93,7 @@ def task_output(prepared: Prepared) -> OutputSpec:
     return replace(output, pooling="mean") if output.head == "labels" else output
 
 
-class AttachedTasks(ByGradient):
+class AttachedTasks(PlainAttached):
     """A method on the shared trunk, and every task's head trained in full beside it."""
 
     def __init__(self, base: SharedBase, trunk: Attached | None, tasks: Tasks) -> None:
@@ -161,7 +161,7 @@ class AttachedTasks(ByGradient):
 def make_tasks_job(tasks: Tasks, recipe: Recipe, place: Place, folder: Path, reporter: Reporter) -> Job:
     """One job over all tasks; `recipe` is the first task's, its training settings resolved."""
     first = tasks.first
-    method = registry.load("method", recipe.gradient_method.name)(recipe.method)  # type: ignore[attr-defined]
+    method = registry.load("method", recipe.method_options.name)(recipe.method)  # type: ignore[attr-defined]
     source = first.base.source
     trunk = registry.load("base", source.family)(find(recipe.base), EncodeOptions())
     outputs = {name: task_output(one) for name, one in tasks.prepared.items()}

@@ -271,9 +271,18 @@ def test_a_finished_run_is_not_run_again(run: Path, capsys: pytest.CaptureFixtur
     assert code == 0
     assert json.loads(out)["status"] == "done"
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
-    code, _, err = call(capsys, "fit", run / "recipe.yaml", "--resume", "train.max_steps=9")
+    code, _, err = call(capsys, "fit", run / "recipe.yaml", "--resume", "train.tokens_per_micro_batch=99")
     assert code == 0
-    assert "nothing was done with train.max_steps=9" in err
+    assert "is finished, and stays as it is" in err
+    for word, told in (
+        ("train.max_steps=9", "train.max_steps was 3, is 9 — give another output"),
+        ("evaluate.samples=7", "tailor evaluate"),
+        ("base=pocket:bert", "base.name was"),
+    ):
+        code, _, err = call(capsys, "fit", run / "recipe.yaml", "--resume", word)
+        assert code == 2
+        assert f"{run} was made by another recipe: " in err
+        assert told in err
     code, _, err = call(capsys, "fit", run / "recipe.yaml")
     assert code == 2
     assert "--resume" in err

@@ -449,6 +449,8 @@ ROLES = (
     "tags",
     "context",
     "answers",
+    "options",
+    "answer",
 )
 MORE_ROLES = ("question", "chosen", "rejected", "source", "target", "image", "caption", "system", "input")
 
@@ -468,3 +470,53 @@ def test_whatever_a_row_holds_it_fits_or_is_refused(row: dict[str, Any], name: s
         canonical_json(made)
         sides(name, made)
         labels(name, made)
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ({"question": "q", "choices": ["x", "y", "z"], "answer": 2}, 2),  # MMLU
+        ({"question": "q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}, 1),  # ARC
+        (
+            {
+                "question_stem": "q",
+                "options": [{"label": "A", "text": "x"}, {"label": "B", "text": "y"}],
+                "answer": "B",
+            },
+            1,
+        ),
+        ({"ctx": "q", "endings": ["x", "y", "z", "w"], "label": "3"}, 3),  # HellaSwag
+        ({"question": "q", "options": {"A": "x", "B": "y"}, "answer_idx": "B", "answer": "y"}, 1),  # MedQA
+        ({"passage": "p", "question": "q", "options": ["x", "y"], "answer": "(A)"}, 0),
+        ({"question": "q", "options": ["10", "2"], "answer": "2"}, 1),
+        ({"question": "q", "options": [10, 1], "answer": 1}, 1),
+        ({"question": "q", "options": ["A fox", "x"], "answer": "A fox"}, 0),
+    ],
+)
+def test_rows_with_options_of_their_own(row: dict[str, Any], place: int) -> None:
+    rows = [Row(row, Origin("quiz.jsonl", number)) for number in (1, 2)]
+    form = recognise(rows)
+    assert form.name == "multiple_choice"
+    canonical = form.canonical(row)
+    assert canonical["answer"] == place
+    assert canonical["question"] == ("p\n\nq" if "passage" in row else "q")
+    assert all(isinstance(option, str) for option in canonical["options"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"answer": "w"}, "no_such_option"),
+        ({"answer": 3}, "no_such_option"),
+        ({"answer": "D"}, "no_such_option"),
+        ({"options": ["x"]}, "wrong_type"),
+        ({"options": ["x", None]}, "wrong_type"),
+        ({"options": [str(number) for number in range(27)]}, "too_many_options"),
+    ],
+)
+def test_an_answer_that_is_none_of_the_options_is_refused(changed: dict[str, Any], code: str) -> None:
+    row = {"question": "q", "options": ["x", "y", "z"], "answer": "z"}
+    form = recognise([Row(row, Origin("quiz.jsonl", 1))])
+    with pytest.raises(RowRefused) as raised:
+        form.canonical(row | changed)
+    assert raised.value.reason == code

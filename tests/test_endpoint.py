@@ -252,6 +252,18 @@ class TestRecord:
         assert all(entry["delta"] == 0 for entry in task["metrics"].values())
         assert "loss" in task["metrics"], "likelihoods are kept too"
 
+    def test_answers_with_any_character_are_read_back_as_they_were(self, url: str, sums: str, script: Script) -> None:
+        odd = "one\u2028two\x85three\x0b\x1c\ud800 and \r\n four"
+        script.rule = lambda body: odd
+        tailor.record(f"{url}#m", data=sums, out="odd.jsonl")
+        lines = Path("odd.jsonl").read_text(encoding="ascii").split("\n")
+        assert {json.loads(line)["given"] for line in lines if line} == {odd}
+        raw = [json.dumps(json.loads(line), ensure_ascii=False) for line in lines if line]
+        Path("raw.jsonl").write_text("\n".join(raw).replace("\ud800", "\\ud800"), encoding="utf-8")
+        for file in ("odd.jsonl", "raw.jsonl"):
+            metrics = tailor.evaluate(f"{url}#m", data=sums, against=file)["tasks"]["default"]["metrics"]
+            assert all(entry["delta"] == 0 for entry in metrics.values())
+
     @pytest.mark.slow
     def test_a_classifier_with_a_head_is_held_against_answers_in_words(
         self, url: str, moods: str, script: Script

@@ -14,7 +14,7 @@ import tailor
 from tailor.bases.loading import find
 from tailor.compose import choose_place
 from tailor.compose_tasks import Tasks, make_tasks_job, prepare_tasks
-from tailor.core.errors import Interrupted, RecipeError, TailorError
+from tailor.core.errors import Interrupted, RecipeError, RunError, TailorError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import made_by
 from tailor.engine.loop import Job, dev_batches, fit
@@ -195,6 +195,9 @@ def test_tasks_are_trained_saved_proved_and_measured(bert: Path, tmp_path: Path,
     with pytest.raises(RecipeError, match="has no task"):
         run.task("other")
     assert tasks_verb.run(recipe, resume=True, reporter=QUIET) == answer
+    heavier = {**recipe.tasks, "names": recipe.tasks["names"].model_copy(update={"weight": 2.0})}
+    with pytest.raises(RunError, match=r"made by another recipe: tasks\.names\.weight was 1\.0, is 2\.0"):
+        tasks_verb.run(recipe.model_copy(update={"tasks": heavier}), resume=True, reporter=QUIET)
 
 
 def test_tasks_that_are_stopped_and_resumed_are_the_uninterrupted_ones(bert: Path, tmp_path: Path) -> None:
@@ -259,9 +262,18 @@ def test_stages_that_are_stopped_go_on(llama: Path, tmp_path: Path) -> None:
     recipe = staged_recipe(llama, tmp_path, compare=False)
     with pytest.raises(Interrupted):
         stages.run(recipe, resume=False, reporter=InterruptingReporter(2))
-    answer = stages.run(recipe, resume=True, reporter=QUIET)
+    changed = {"tokens_per_micro_batch": 77, "checkpoint_every": 3, "trackers": []}
+    parts = [{**part, "train": {**part["train"], **changed}} for part in recipe.stages]
+    other = [recipe.stages[0], {**recipe.stages[1], "train": {**TRAIN, "learning_rate": 1e-5}}]
+    with pytest.raises(RunError, match=r"stages\.2\.train\.learning_rate was 0\.003, is 1e-05"):
+        stages.run(recipe.model_copy(update={"stages": other}), resume=True, reporter=QUIET)
+    moved = Path(recipe.output).rename(tmp_path / "moved")
+    elsewhere = recipe.model_copy(update={"stages": parts, "output": str(moved)})
+    answer = stages.run(elsewhere, resume=True, reporter=QUIET)
     assert answer["status"] == "done"
     assert answer["train"]["steps"] == 4
+    with pytest.raises(RunError, match=r"was made by another recipe: stages\.2\.train\.learning_rate was 0\.003"):
+        stages.run(elsewhere.model_copy(update={"stages": other}), resume=True, reporter=QUIET)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 import tailor
 from tailor.bases.loading import find
 from tailor.bases.shared_prefix import ending_nats, whole_rows
-from tailor.core.contracts import Answer, Question
-from tailor.core.errors import BaseError, BudgetSpent, Interrupted, RecipeError, TailorError
+from tailor.core.contracts import Answer, ExampleSeat, Question
+from tailor.core.errors import BaseError, BudgetSpent, Interrupted, RecipeError, RunError, TailorError
 from tailor.core.examples import Conversation, Message, Origin
 from tailor.core.nearest import Nearest
 from tailor.core.prompts import Demonstration, Prompt, from_dict, read_prompt
@@ -29,15 +29,17 @@ from tailor.evaluation import proof
 from tailor.evaluation.generators import Kept, Local
 from tailor.evaluation.scorers import resolve
 from tailor.objectives.choice import Choice
+from tailor.objectives.multiple_choice import MultipleChoice
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.many import parse_any
-from tailor.recipe.objectives import ChoiceOptions
+from tailor.recipe.objectives import ChoiceOptions, MultipleChoiceOptions
 from tailor.recipe.recipe import parse
 from tailor.verbs.talk import model_of
 
 QUIET = Reporter(quiet=True)
 SMALL_SEARCH: dict[str, Any] = {"name": "prompt", "candidates": 5, "demonstrations": 2, "rows": 16}
 COLOURS = ("red", "blue")
+ANY = Question((), (), "")
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +138,19 @@ def test_where_the_parts_of_a_prompt_stand() -> None:
     assert [len(turns) for turns in prompt.variants(turns)] == [6, 4, 2]
 
 
+@pytest.mark.parametrize("place", ["system", "user"])
+@pytest.mark.parametrize("layout", ["turns", "text"])
+@pytest.mark.parametrize("roles", [("assistant", "user"), ("assistant",), ("user", "assistant", "user"), ()])
+def test_no_part_of_a_prompt_is_lost_whoever_speaks_first(place: Any, layout: Any, roles: tuple[Any, ...]) -> None:
+    prompt = Prompt("Count.", "A digit.", place, layout=layout, demonstrations=(Demonstration("two", "2"),))
+    own = [Message(role, f"turn {number}") for number, role in enumerate(roles)]
+    turns = prompt.apply(own)
+    said = "\n".join(turn.content for turn in turns)
+    assert all(said.count(part) == 1 for part in ("Count.", "A digit.", "two", "\n2", *(one.content for one in own)))
+    assert said.index("Count.") < said.index("two")
+    assert [turn.role for turn in turns][len(turns) - len(own) :] == list(roles)
+
+
 def test_shown_answers_are_never_learned() -> None:
     prompt = Prompt("x", demonstrations=(Demonstration("one", "1"),))
     weights = [turn.weight for turn in prompt.apply((Message("user", "two"), Message("assistant", "2")))]
@@ -221,13 +236,134 @@ def test_the_choice_that_a_text_gives() -> None:
     choice = Choice(ChoiceOptions())
     choice.adopt(["not sure", "not", "Yes", "!"])
     given = {"yes.": "Yes", "The label is NOT sure": "not sure", "not really, yes": "not", "maybe": None, " ! ": "!"}
-    assert {text: choice.choice(text) for text in given} == given
+    assert {text: choice.answered(text, ANY) for text in given} == given
 
 
-def test_several_labels_or_numbers_are_no_choice(llama: str, tmp_path: Path) -> None:
-    rows = [{"text": f"stone {number}", "labels": ["red", "big"]} for number in range(40)]
-    with pytest.raises(TailorError, match="a choice is one label of several"):
-        searched(llama, written(tmp_path / "several.jsonl", rows), tmp_path / "run")
+LANGUAGES = ["C", "C#", "C++", "Go"]
+INCOMES = ["<=50K", ">50K"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "given"),
+    [
+        (INCOMES, {">50K": ">50K", "<=50K": "<=50K", "It is >50K.": ">50K", "'<=50k'": "<=50K", "50K": None}),
+        (INCOMES, {"= 50K": None, "income: <=50K, not >50K": "<=50K", "**>50K**": ">50K"}),
+        (LANGUAGES, {"C": "C", "C#": "C#", "c++": "C++", "It is C++, I think": "C++", "(C#)": "C#", "Go!": "Go"}),
+        (LANGUAGES, {"Written in C.": "C", "C+": None, "a c": None, "go, not C": "Go", "Objective-C": None}),
+        (["US", "us", "Them"], {"us": "us", "US": "US", "Us": None, "It is us": "us", "THEM": "Them"}),
+        (["-1", "0", "1"], {"-1": "-1", "1": "1", "label: -1": "-1", "It is 1.": "1", "10": None, "1-1": None}),
+        (["A", "B", "C"], {"b": "B", "a long text about B": "B", "(C) all": "C", "B.": "B", "Because": None}),
+    ],
+)
+def test_labels_that_their_signs_or_case_tell_apart(labels: list[str], given: dict[str, str | None]) -> None:
+    choice = Choice(ChoiceOptions())
+    choice.adopt(labels)
+    assert {text: choice.answered(text, ANY) for text in given} == given
+    assert all(choice.answered(label, ANY) == label for label in labels)
+
+
+def test_an_instruction_names_labels_by_their_words() -> None:
+    choice = Choice(ChoiceOptions())
+    choice.adopt(["not", "sure"])
+    assert choice.bare("Assured of nothing?").output_format
+    assert choice.bare("Is it Sure, or NOT?").output_format == ""
+    choice.adopt(INCOMES)
+    assert choice.bare("Is it <=50K or >50K?").output_format == ""
+    assert choice.bare("Is it above 50K?").output_format
+
+
+OPTIONS = ("Paris", "a dog", "not Paris", "None of these")
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        *((letter, letter) for letter in "ABCD"),
+        *(("E", None), ("c", "C"), ("B.", "B"), ("(B)", "B"), ("**B) a dog**", "B"), ("B\nfor it barks", "B")),
+        *(("The answer is C.", "C"), ("Option (D)", "D"), ("answer: **B**", "B"), ("a dog", "B"), ("A dog.", "B")),
+        *(("It is Paris, not A", "A"), ("It is not Paris", "C"), ("none of these!", "D"), ("A cat", "A"), ("", None)),
+        *(("I think B", "B"), ("no idea", None), ("The answer is a dog", "B")),
+    ],
+)
+def test_the_option_that_an_answer_names(text: str, letter: str | None) -> None:
+    objective = MultipleChoice(MultipleChoiceOptions())
+    assert objective.answered(text, Question((), (), "", OPTIONS)) == letter
+
+
+def quiz(file: Path, count: int = 60) -> str:
+    """Rows with two, three or four options of their own; the right one is that of the stone's colour."""
+    draw, rows = np.random.default_rng(0), []
+    for number in range(count):
+        options = draw.permutation(["red", "blue", "green", "grey"])[: 2 + number % 3].tolist()
+        right = int(draw.integers(len(options)))
+        answer = (right, options[right], "ABCD"[right])[number % 3]
+        rows.append({"question": f"stone {number} is {options[right]}: which?", "choices": options, "answer": answer})
+    return written(file, rows)
+
+
+def test_rows_with_options_of_their_own_are_answered_by_the_likeliest_letter(llama: str, tmp_path: Path) -> None:
+    data = quiz(tmp_path / "quiz.jsonl")
+    run = searched(llama, data, tmp_path / "run")
+    assert run.summary["objective"] == "multiple_choice"
+    assert run.proof["passed"]
+    assert run.evaluation["tasks"]["default"]["primary"] == "accuracy"
+    model = model_of(str(run.path))
+    rows = [json.loads(line) for line in Path(data).read_text().splitlines()][:9]
+    found = run.predict([(row["question"], *row["choices"]) for row in rows])
+    prior = model.objective.prompt.prior
+    for row, answered in zip(rows, found, strict=True):
+        example = model.objective.blank((row["question"], *row["choices"]), ExampleSeat("", Origin("x", 1)))
+        letters = "ABCD"[: len(row["choices"])]
+        nats = model.generator.likelihoods(model.objective.questions(example)[:1], letters)[0]
+        assert answered == letters[int(np.argmax(nats - [prior.get(letter, 0.0) for letter in letters]))]
+    again = tailor.evaluate(run, data=quiz(tmp_path / "more.jsonl", 12), reporter=QUIET)
+    assert again["tasks"]["default"]["n"] == 12
+
+
+def test_letters_can_be_learned_too(llama: str, tmp_path: Path) -> None:
+    parts = {"base": llama, "data": quiz(tmp_path / "quiz.jsonl"), "method": "lora", "output": str(tmp_path / "run")}
+    run = tailor.fit(**parts, overrides=["train.max_steps=2", "evaluate.samples=8"], reporter=QUIET)
+    assert run.proof["passed"]
+    assert run.predict([("which?", "red", "blue")])[0] in ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("labels", "given"),
+    [
+        (
+            [("red", "big"), ("dark red",), ()],
+            {"red, big": ("big", "red"), "It is BIG!": ("big",), "dark red": ("dark red",), "None.": (), "huh": None},
+        ),
+        ([1.5, -2.0], {"1.5": 1.5, "About -2": -2.0, "1,200.5 kg": 1200.5, "v2 none": None, "4/5": 4.0, "3e2": 300.0}),
+    ],
+)
+def test_several_labels_and_numbers_are_read_off_an_answer(labels: list[Any], given: dict[str, Any]) -> None:
+    choice = Choice(ChoiceOptions())
+    rows = [{"texts": ["x"], "label": label} for label in labels]
+    choice.prepare(rows)
+    assert {text: choice.answered(text, ANY) for text in given} == given
+    for row in rows:
+        [question] = choice.questions(choice.read(row, ExampleSeat("", Origin("x", 1))))
+        assert question.reference == row["label"]
+        found = choice.answered(str(question.expected), question)
+        assert found == (row["label"] if isinstance(row["label"], float) else tuple(sorted(row["label"])))
+
+
+@pytest.mark.parametrize("method", [SMALL_SEARCH, "lora"])
+@pytest.mark.parametrize("kind", ["labels", "number"])
+def test_several_labels_and_numbers_can_be_written(llama: str, tmp_path: Path, kind: str, method: Any) -> None:
+    label = {"labels": lambda n: [["red"], ["red", "big"], []][n % 3], "number": lambda n: n % 5 + 0.5}[kind]
+    data = written(tmp_path / "rows.jsonl", [{"text": f"stone {n} {n % 5}", "label": label(n)} for n in range(60)])
+    overrides = ["objective=choice", "evaluate.samples=8", *(["train.max_steps=2"] if method == "lora" else [])]
+    parts = {"base": llama, "data": data, "method": method, "output": str(tmp_path / "run"), "reporter": QUIET}
+    run = tailor.fit(**parts, overrides=overrides)
+    assert run.proof["passed"]
+    assert run.evaluation["tasks"]["default"]["primary"] == {"labels": "macro_f1", "number": "mse"}[kind]
+    given = run.predict(["stone 3"])[0]
+    assert given is None or isinstance(given, {"labels": tuple, "number": float}[kind])
+    again = tailor.evaluate(run, reporter=QUIET)
+    assert again["tasks"]["default"]["metrics"] == run.evaluation["tasks"]["default"]["metrics"]
+    assert tailor.fit(**parts, overrides=overrides, resume=True).summary == run.summary
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
@@ -435,6 +571,25 @@ def test_kept_answers_are_found_by_their_content(llama: str, tmp_path: Path) -> 
     again.reply(asked[:1], max_new_tokens=4)
     Kept(model.generator, tmp_path / "a.jsonl", "other").reply(asked[:1], max_new_tokens=3)
     assert model.generator.spent()["calls"] == before + 2
+
+
+def test_a_kill_in_mid_write_costs_one_answer_and_other_damage_is_told(llama: str, tmp_path: Path) -> None:
+    model, file = model_of(llama), tmp_path / "a.jsonl"
+    asked = [Question((Message("user", text),), (), "") for text in ("the red stone", "a boat")]
+    first = Kept(model.generator, file, "one").likelihoods(asked, ["red", "blue"])
+    whole = file.read_bytes()
+    for torn in range(len(whole) - 1, whole.index(b"\n"), -1):
+        file.write_bytes(whole[:torn])
+        Kept(model.generator, file, "one")
+        assert file.read_bytes() == whole[: whole.index(b"\n") + 1]
+    again = Kept(model.generator, file, "one").likelihoods(asked, ["red", "blue"])
+    np.testing.assert_allclose(again, first, atol=1e-5)
+    keys = [json.loads(line)[0] for line in file.read_bytes().splitlines()]
+    assert keys == [json.loads(line)[0] for line in whole.splitlines()], "what follows a torn line has its own line"
+    file.write_bytes(whole.replace(b"]]", b"]", 1))
+    with pytest.raises(RunError, match="damaged") as caught:
+        Kept(model.generator, file, "one")
+    assert caught.value.where == f"{file}:1"
 
 
 def test_options_of_a_prompt() -> None:

@@ -13,6 +13,7 @@ from tiny import in_this_process, save_llama
 
 import tailor
 from tailor.core.contracts import Question
+from tailor.core.errors import BudgetSpent, RunError
 from tailor.core.examples import Message
 from tailor.core.reporting import Reporter
 from tailor.evaluation import proof
@@ -64,6 +65,67 @@ def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path) -> No
         assert tailor.prove(run)["passed"]
 
 
+def says_the_option(body: Mapping[str, Any]) -> str:
+    """A model that knows the capital, and names it by letter, by text or in a sentence, once it has been shown how."""
+    turns = body["messages"]
+    city, number = re.findall(r"of land (\d+)-(\d+)", turns[-1]["content"])[-1]
+    if not any(turn["role"] == "assistant" for turn in turns):
+        return "I would have to look that up."
+    options = dict(re.findall(r"([A-E])\. (.+)", turns[-1]["content"].rpartition("of land")[2]))
+    letter = next(letter for letter, option in options.items() if option == f"City {city}")
+    return (letter, f"City {city}", f"The answer is {letter}.")[int(number) % 3]
+
+
+def test_rows_with_options_of_their_own_are_read_off_the_answer(tmp_path: Path) -> None:
+    rows = []
+    for number in range(60):
+        names = [f"City {number + step}" for step in range(2 + number % 4)]
+        place = number % len(names)
+        asked = f"What is the capital of land {number + place}-{number}?"
+        options = {"text": names, "label": [*"12345"][: len(names)]}
+        rows.append({"question": asked, "choices": options, "answerKey": str(place + 1)})
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    method = {"name": "prompt", "candidates": 4, "demonstrations": 2, "ways": ["diverse"]}
+    with serving(Script(rule=says_the_option)) as url:
+        parts = {"base": f"{url}#m", "data": str(tmp_path / "quiz.jsonl"), "reporter": Reporter(quiet=True)}
+        run = tailor.fit(**parts, method=method, output=str(tmp_path / "run"))
+        asked = "What is the capital of land 7-1?"
+        assert run.predict([(asked, "City 9", "City 7", "City 8")]) == ["B"]
+    accuracy = run.evaluation["tasks"]["default"]["metrics"]["accuracy"]
+    assert (accuracy["base"], accuracy["tuned"]) == (0.0, 1.0)
+    assert run.proof["passed"]
+
+
+def measures(body: Mapping[str, Any]) -> str:
+    """A model that sees how many stones of which colours there are, and says so once it has been shown how."""
+    turns = body["messages"]
+    count, colours = re.findall(r"(\d+) stones: ([a-z ]*)", turns[-1]["content"])[-1]
+    if not any(turn["role"] == "assistant" for turn in turns):
+        return "Well."
+    wants_number = any(turn["role"] == "assistant" and turn["content"][0].isdigit() for turn in turns)
+    return f"There are {count} of them." if wants_number else " and ".join(colours.split()) or "none"
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("labels", "accuracy"), ("number", "mse")])
+def test_several_labels_and_numbers_are_read_off_the_answer(tmp_path: Path, kind: str, metric: str) -> None:
+    sets = [["red"], ["blue", "red"], [], ["blue"]]
+    rows = [
+        {"text": f"{n} stones: {' '.join(sets[n % 4])}", "label": sets[n % 4] if kind == "labels" else float(n)}
+        for n in range(60)
+    ]
+    (tmp_path / "stones.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    method = {"name": "prompt", "candidates": 4, "demonstrations": 2, "ways": ["diverse", "bootstrap"]}
+    with serving(Script(rule=measures)) as url:
+        parts = {"base": f"{url}#m", "data": str(tmp_path / "stones.jsonl"), "reporter": Reporter(quiet=True)}
+        overrides = [f"evaluate.primary={metric}"]
+        run = tailor.fit(**parts, method=method, output=str(tmp_path / "run"), overrides=overrides)
+        assert run.predict(["7 stones: blue red"]) == [("blue", "red") if kind == "labels" else 7.0]
+    found = run.evaluation["tasks"]["default"]["metrics"][metric]
+    assert found["tuned"] == (1.0 if kind == "labels" else 0.0)
+    assert found["base"] != found["tuned"]
+    assert run.proof["passed"]
+
+
 def shows_how_short(body: Mapping[str, Any]) -> str:
     """A model that says a document again and again, until it has been shown a summary."""
     turns = body["messages"]
@@ -92,6 +154,25 @@ def test_a_summary_of_fifty_words_is_both_short_and_like_the_reference(tmp_path:
     assert metrics["rouge_l & max_words:50"]["tuned"] == pytest.approx(metrics["rouge_l"]["tuned"])
     assert run.evaluation["tasks"]["default"]["verdict"] == "better"
     assert run.proof["passed"]
+
+
+def test_rows_that_are_right_are_found_where_a_metric_has_no_score_of_one_row(tmp_path: Path) -> None:
+    """Matthews correlation says nothing of one row, and the base gets half of them right."""
+    script = Script(rule=lambda body: "positive" if "superb" in body["messages"][-1]["content"] else "neither")
+    method = {"name": "prompt", "candidates": 2, "demonstrations": 4, "ways": ["bootstrap"]}
+    with serving(script) as url:
+        tailor.fit(
+            base=f"{url}#m",
+            data=reviews(tmp_path),
+            method=method,
+            output=str(tmp_path / "run"),
+            overrides=["evaluate.primary=mcc"],
+            reporter=Reporter(quiet=True),
+        )
+    lines = (tmp_path / "run" / "search" / "prompts.jsonl").read_text().splitlines()
+    shown = [one for line in lines for one in json.loads(line)["prompt"]["demonstrations"]]
+    assert shown
+    assert all("superb" in one["question"] for one in shown)
 
 
 SCORER = """
@@ -174,3 +255,40 @@ def test_the_same_search_over_the_wire_and_here_finds_the_same_prompt(tmp_path: 
     assert tables[0] == tables[1]
     figures = [run.evaluation["tasks"]["default"]["metrics"]["chrf"] for run in (here, there)]
     assert figures[0] == figures[1]
+
+
+def test_a_raised_budget_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None:
+    """Spent before the bare prompt is through, spent in the search, and enough; without a cache all the while."""
+    script, data, said = Script(rule=needs_demonstrations), reviews(tmp_path), []
+    reporter = Reporter(quiet=True)
+    reporter.say = said.append  # type: ignore[method-assign]
+    with serving(script) as url:
+
+        def fit(output: str, most: int | None, **endpoint: Any) -> dict[str, Any]:
+            return tailor.fit(
+                base={"endpoint": {"url": url, "model": "m", "cache": False, **endpoint}},
+                data=data,
+                method={"name": "prompt", "candidates": 8, "demonstrations": 4, "max_calls": most},
+                output=str(tmp_path / output),
+                resume=True,
+                reporter=reporter,
+            ).summary
+
+        with pytest.raises(BudgetSpent):
+            fit("run", 12)
+        before = len(script.answered)
+        part = fit("run", 60, concurrency=2, timeout=9.0, retries=1, prices={"prompt": 1.0})
+        assert part["train"]["ended_by"] == "method.max_calls"
+        assert fit("run", 60) == part
+        assert "stays as it is" in said[-1]
+        whole = fit("run", None)
+        asked, tested = len(script.answered), whole["evaluation"]["tasks"]["default"]["n"]
+        fit("other", None)
+    assert "there is nothing at" in said[0]
+    assert before <= 12 < part["train"]["calls"] <= 60 < whole["train"]["calls"]
+    assert whole["train"]["ended_by"] is None
+    assert asked <= whole["train"]["calls"] + 4 * tested, "the search itself asked nothing twice"
+    prompts = [(tmp_path / name / "model" / "prompt.json").read_bytes() for name in ("run", "other")]
+    assert prompts[0] == prompts[1]
+    with pytest.raises(RunError, match=r"made by another recipe: method.candidates was 8, is 9"):
+        tailor.fit(tmp_path / "run" / "recipe.yaml", overrides=["method.candidates=9"], resume=True)

@@ -420,3 +420,22 @@ def test_automatic_choice_refuses() -> None:
 def test_statistics_do_not_depend_on_json_spelling() -> None:
     spellings = [json.dumps({"a": 1, "b": [1, 2]}), '{ "b":[1,2],  "a":1 }']
     assert score("json_fields", spellings[0], spellings[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected", "given", "order"),
+    [
+        ("mcc", "label", ("a", "b", "c"), ("a", "a", None), (1.0, 0.0, 0.0)),
+        ("macro_f1", "label", ("a", "b", "c"), ("a", "a", None), (1.0, 0.0, 0.0)),
+        ("r2", "number", (1.0, 2.0, 3.0), (1.0, 4.0, None), (0.0, -4.0, -36.0)),
+        ("pearson", "score", (1.0, 2.0, 3.0), (1.5, 2.0, None), (-0.25, 0.0, -36.0)),
+        ("mse", "number", (1.0, 2.0), (1.0, 4.0), (0.0, -4.0)),
+        ("accuracy", "label", ("a", "b"), ("a", "a"), (1.0, 0.0)),
+    ],
+)
+def test_every_metric_tells_how_good_a_row_is_by_itself(
+    name: str, kind: Any, expected: tuple[Any, ...], given: tuple[Any, ...], order: tuple[float, ...]
+) -> None:
+    (metric,) = resolve([name], labels=["a", "b", "c"], answers_kind=kind)
+    rows = [Answer(str(place), {}, "", *pair) for place, pair in enumerate(zip(expected, given, strict=True))]
+    assert tuple(metric.scores(rows)) == order

@@ -11,8 +11,9 @@ from tailor import api
 from tailor.cli.options import Base, Columns, parse_columns
 from tailor.cli.output import Answer, face
 from tailor.core.errors import RecipeError
-from tailor.core.runs import SUMMARY, RunFolder
+from tailor.core.runs import RunFolder
 from tailor.evaluation.wording import figure, verdict_sentence
+from tailor.recipe.deciding import finished
 from tailor.recipe.many import AnyRecipe
 from tailor.recipe.recipe import read_yaml, schema
 
@@ -54,10 +55,8 @@ def fit(
         resume=resume,
         reporter=face.reporter,
     )
-    if resume and RunFolder(Path(recipe.output)).finished:
-        if overrides:
-            face.reporter.say(f"this run is finished, so nothing was done with {' '.join(overrides)}")
-        return summary_answer(RunFolder(Path(recipe.output)).read(SUMMARY))
+    if resume and (done := finished(RunFolder(Path(recipe.output)), recipe, face.reporter)) is not None:
+        return summary_answer(done)
     _agree(recipe, chosen=base is None and not _names_base(sources, overrides), yes=yes)
     if dry_run:
         return _json(api.plan_fit(recipe))

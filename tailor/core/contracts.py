@@ -184,6 +184,10 @@ class Metric(Protocol):
 
     def value(self, totals: np.ndarray) -> np.ndarray: ...
 
+    def scores(self, answers: Sequence[Answer]) -> np.ndarray:
+        """How good each row is by itself, (n,), larger is better: the figure of its own sums, or what stands for one."""
+        ...
+
     def details(self, answer: Answer) -> str:
         """Why a row scored as it did, in words; empty where there is nothing to add."""
         ...
@@ -242,8 +246,8 @@ class Objective(Protocol):
     @property
     def choices(self) -> tuple[str, ...]: ...
 
-    def choice(self, text: str) -> str | None:
-        """Which of the choices a text gives as its answer; None where it gives none."""
+    def answered(self, text: str, question: Question) -> Any:
+        """What a text gives as the answer to a question: itself, or the label(s) or number it names; None for none."""
         ...
 
     def bare(self, instruction: str) -> Prompt | None:
@@ -315,11 +319,22 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A conversation that waits for its next assistant turn. `expected` is a text, or tool calls as name and arguments."""
+    """A conversation that waits for its next assistant turn. `expected` is a text, or tool calls as name and arguments.
+
+    `options`: what there is to choose from, where the question has options of its own: the first of the objective's choices
+    name them in order. `means`: what the answer expected stands for, where that is not its text: several labels, a number.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...]
     expected: str | tuple[Mapping[str, Any], ...]
+    options: tuple[str, ...] = ()
+    means: Any = None
+
+    @property
+    def reference(self) -> Any:
+        """What an answer is held against."""
+        return self.expected if self.means is None else self.means
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,10 +78,16 @@ class Text(Example):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation(Example):
-    """Turns of a chat; an instruction with its answer is the shortest one. Tools are JSON schemas."""
+    """Turns of a chat; an instruction with its answer is the shortest one. Tools are JSON schemas.
+
+    `options`: what its last answer was chosen from, where it has options of its own; it names one by its letter.
+    `label`: what its last answer stands for, where that is not its text.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    options: tuple[str, ...] = ()
+    label: str | float | tuple[str, ...] | None = None
 
     @property
     def shown(self) -> str:

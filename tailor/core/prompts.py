@@ -81,8 +81,8 @@ class Prompt:
             opening += [self._block(one) for one in demonstrations]
         else:
             turns = [turn for one in demonstrations for turn in self._turns(one)] + turns
-        if opening and turns and turns[0].role == "user":
-            turns[0] = replace(turns[0], content="\n\n".join([*opening, turns[0].content]))
+        if opening:
+            turns = _opened("\n\n".join(opening), turns)
         return (*([Message("system", "\n\n".join(said))] if said else ()), *turns)
 
     def variants(self, messages: Sequence[Message]) -> list[tuple[Message, ...]]:
@@ -153,6 +153,15 @@ class Prompt:
             lines += ["## Nats of each choice where nothing is asked, subtracted", ""]
             lines += [f"- {name}: {nats:.4f}" for name, nats in self.prior.items()]
         return "\n".join(lines).rstrip() + "\n"
+
+
+def _opened(text: str, turns: Sequence[Message]) -> list[Message]:
+    """Turns with a text at the head of the first one of the user's; of a turn of its own where there is none."""
+    place = next((place for place, turn in enumerate(turns) if turn.role == "user"), None)
+    if place is None:
+        return [Message("user", text), *turns]
+    first = replace(turns[place], content=f"{text}\n\n{turns[place].content}")
+    return [*turns[:place], first, *turns[place + 1 :]]
 
 
 def _fenced(text: str) -> str:

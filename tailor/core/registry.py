@@ -28,6 +28,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "chat": "tailor.objectives.chat:Chat",
         "classification": "tailor.objectives.classification:Classification",
         "choice": "tailor.objectives.choice:Choice",
+        "multiple_choice": "tailor.objectives.multiple_choice:MultipleChoice",
         "tagging": "tailor.objectives.tagging:Tagging",
         "span_qa": "tailor.objectives.span_qa:SpanQA",
         "similarity": "tailor.objectives.similarity:Similarity",

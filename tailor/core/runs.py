@@ -83,10 +83,14 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write aside, fsync, rename; raises `RunError` where the disk is full."""
+    """Write aside, fsync, rename; raises `RunError` where the disk is full.
+
+    Half a surrogate pair, which models behind an API do answer and UTF-8 has no bytes for, is written as its escape, by
+    which JSON gives it back.
+    """
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

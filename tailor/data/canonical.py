@@ -6,6 +6,7 @@
 | instruction, source_target | `{"prompt", "completion", "system"?, "references"?}` |
 | text | `{"text"}` |
 | classification | `{"texts": [one or two], "label": name, number or list of names}` |
+| multiple_choice | `{"question", "options": [texts], "answer": place of the right one, from 0}` |
 | tagging | `{"tokens": […], "tags": […]}` |
 | span_qa | `{"context", "question", "answers": {"text": […], "answer_start": […]}}` |
 | preference | `{"prompt", "chosen", "rejected", "tools"?}`, each a text or a list of messages |
@@ -229,6 +230,56 @@ def _class_names(value: Any, column: str) -> list[str]:
 LABELS: dict[str, Callable[[Any, str], Any]] = {"class": class_name, "number": _number, "list": _class_names}
 
 
+def _multiple_choice(cells: Cells) -> Canonical:
+    """A question, with the context that it is about above it, and the options that it has itself."""
+    names, texts = _options(cells)
+    context, question = cells.optional_text("context"), cells.text("question")
+    asked = f"{context}\n\n{question}" if context else question
+    return {"question": asked, "options": texts, "answer": _right_option(cells, names, texts)}
+
+
+def _options(cells: Cells) -> tuple[list[str], list[str]]:
+    """What the options are called, where the data says so, and their texts: `["a", "b"]`, `{"A": "a", "B": "b"}`,
+    `{"label": ["A", "B"], "text": ["a", "b"]}` or `[{"label": "A", "text": "a"}, …]`."""
+    value, column = cells.need("options"), cells.columns["options"]
+    if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+        value = {key: [one.get(key) for one in value] for key in ("label", "text")}
+    names: list[Any] = []
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+        names, value = value.get("label") or [], value["text"]
+    elif isinstance(value, Mapping):
+        names, value = list(value), list(value.values())
+    told = isinstance(value, list) and all(isinstance(one, str | int | float) and str(one).strip() for one in value)
+    if not told or len(value) < 2:
+        raise refuse("wrong_type", f"{column!r} holds no list of two options or more")
+    if len(value) > MOST_OPTIONS:
+        raise refuse("too_many_options", f"{column!r} holds {len(value)} options, and {MOST_OPTIONS} have letters")
+    return [str(name).strip() for name in names], [str(one).strip() for one in value]
+
+
+MOST_OPTIONS = 26
+
+
+def _right_option(cells: Cells, names: list[str], texts: list[str]) -> int:
+    """The place of the right option: given as its name, its text, its letter, or its place counted from 0."""
+    value = cells.need("answer")
+    said = class_name(value, cells.columns["answer"]).strip()
+    bare = said.strip("().: ")
+    numbers = all(text.lstrip("-").replace(".", "", 1).isdigit() for text in texts)
+    by_text = texts.index(said) if said in texts and (isinstance(value, str) or numbers) else None
+    by_name = names.index(bare) if bare in names else None
+    letter = ord(bare.upper()) - ord("A") if len(bare) == 1 and bare.isascii() and bare.isalpha() else None
+    place = int(bare) if bare.isdecimal() else None
+    found = next((one for one in (by_name, by_text, letter, place) if one is not None), None)
+    if found is None or found >= len(texts):
+        raise refuse(
+            "no_such_option",
+            f"{cells.columns['answer']!r} is {said!r}, which is none of the {len(texts)} options "
+            "(by text or letter, or by place counted from 0)",
+        )
+    return found
+
+
 def _tagging(cells: Cells) -> Canonical:
     tokens, tags = cells.need("tokens"), cells.need("tags")
     for role, value in (("tokens", tokens), ("tags", tags)):
@@ -331,6 +382,7 @@ BUILDERS: dict[str, Callable[[Cells], Canonical]] = {
     "source_target": _source_target,
     "text": _text,
     "classification": _classification,
+    "multiple_choice": _multiple_choice,
     "tagging": _tagging,
     "span_qa": _span_qa,
     "preference": _preference,

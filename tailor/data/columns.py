@@ -213,6 +213,16 @@ def _is_label(value: Any) -> bool:
     return _is_scalar(value) and len(str(value)) <= 2 * CLASS_LENGTH
 
 
+def _is_options(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return len(value) > 1
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(isinstance(one, str | int | float | Mapping) for one in value)
+    )
+
+
 def _is_spans(value: Any) -> bool:
     spans = value if isinstance(value, list) else [value]
     return all(isinstance(span, Mapping) and "answer_start" in span and "text" in span for span in spans)
@@ -234,6 +244,8 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "tokens": lambda value: isinstance(value, list) and len(value) > 0 and all(map(_is_text, value)),
     "tags": lambda value: isinstance(value, list) and len(value) > 0 and all(map(_is_scalar, value)),
     "answers": _is_spans,
+    "options": _is_options,
+    "answer": _is_scalar,
     "label": _is_label,
     "tools": lambda value: isinstance(value, str | list),
     "history": lambda value: isinstance(value, list),

@@ -122,6 +122,7 @@ _SIDES: dict[str, Callable[[Canonical], tuple[str, str]]] = {
     "source_target": _written,
     "text": lambda row: (row["text"], ""),
     "classification": lambda row: ("\n".join(row["texts"]), _encode(row["label"])),
+    "multiple_choice": lambda row: ("\n".join([row["question"], *row["options"]]), str(row["answer"])),
     "tagging": lambda row: (" ".join(row["tokens"]), " ".join(row["tags"])),
     "span_qa": lambda row: (f"{row['context']}\n{row['question']}", _encode(row["answers"])),
     "preference": _preference,

@@ -34,6 +34,12 @@ TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "labels", "ner", "pos")
 CONTEXT = ("context", "passage", "paragraph")
 ANSWERS = ("answers", "answer")
 
+ASKED = ("question", "question_stem", "stem", "query", "problem", "prompt", "ctx", "sentence", "input", "text")
+OPTIONS = ("choices", "options", "answer_choices", "candidates", "endings", "alternatives")
+RIGHT_OPTION = (
+    *("answer", "answer_key", "correct_answer", "answer_index", "answer_idx", "correct", "label", "gold", "target"),
+)
+
 IMAGE = ("image", "image_path", "file_name")
 CAPTION = ("caption", "text", "prompt", "description")
 
@@ -135,6 +141,11 @@ SPECS = (
         {"messages": MESSAGES},
         {"system": SYSTEM, "tools": TOOLS, "wanted": WANTED, "media": MEDIA},
     ),
+    Spec(
+        "multiple_choice",
+        {"options": OPTIONS, "question": ASKED, "answer": RIGHT_OPTION},
+        {"context": CONTEXT},
+    ),
     Spec("tagging", {"tokens": TOKENS, "tags": TAGS}),
     Spec("span_qa", {"context": CONTEXT, "question": ("question", "query"), "answers": ANSWERS}),
     Spec("images", {"image": IMAGE}, {"caption": CAPTION}),
@@ -162,8 +173,9 @@ INPUT_ROLE = {
     "instruction": "prompt",
     "preference": "prompt",
     "source_target": "source",
+    "multiple_choice": "question",
 }
-OUTPUT_ROLE = {"classification": "label", "instruction": "completion"}
+OUTPUT_ROLE = {"classification": "label", "instruction": "completion", "multiple_choice": "answer"}
 """What `input` and `output` of a column map stand for in each form."""
 
 ALIASES = {"instruction": "prompt", "response": "completion", "text1": "text", "anchor": "text"}
@@ -179,6 +191,8 @@ ROLES = (
         "context",
         "question",
         "answers",
+        "options",
+        "answer",
         "chosen",
         "rejected",
         "image",
@@ -214,6 +228,7 @@ OBJECTIVES = {
     "source_target": "instruction",
     "text": "language",
     "classification": "classification",
+    "multiple_choice": "multiple_choice",
     "tagging": "tagging",
     "span_qa": "instruction",
     "preference": "preference",
@@ -237,6 +252,7 @@ SERVES = {
     "instruction": {"instruction": "instruction", "source_target": "source_target", "span_qa": "instruction"},
     "seq2seq": {"instruction": "instruction", "source_target": "source_target", "span_qa": "instruction"},
     "chat": {"chat": "chat", "instruction": "chat"},
+    "multiple_choice": {"multiple_choice": "multiple_choice"},
     "tagging": {"tagging": "tagging"},
     "span_qa": {"span_qa": "span_qa"},
     "preference": {"preference": "preference"},

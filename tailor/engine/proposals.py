@@ -32,6 +32,23 @@ WORDS = {
         ),
         (INPUT, f"Text: {INPUT}\nLabel:", f"{INPUT}\nCategory:"),
     ),
+    "number": Words(
+        (
+            "Rate the text.",
+            "Read the text and give its number.",
+            "Judge the text as in the examples.",
+        ),
+        (INPUT, f"Text: {INPUT}\nNumber:", f"{INPUT}\nRating:"),
+    ),
+    "multiple_choice": Words(
+        (
+            "Answer the question.",
+            "Which option is right?",
+            "Choose the best answer to the question.",
+            "Read the question and all options with care, and choose the right one.",
+        ),
+        (INPUT, f"Question: {INPUT}\nAnswer:", f"{INPUT}\nAnswer:"),
+    ),
     "text": Words(
         (
             "",
@@ -42,7 +59,13 @@ WORDS = {
         (INPUT, f"Input: {INPUT}\nOutput:", f"{INPUT}\nAnswer:"),
     ),
 }
-"""The kind of answers -> words that are tried for it."""
+WORDS["labels"] = WORDS["label"]
+"""An objective, or the kind of its answers -> words that are tried for it."""
+
+
+def words_for(objective: Any) -> Words:
+    """What is tried for an objective: its own words, else those for its kind of answers."""
+    return WORDS.get(objective.name) or WORDS.get(objective.answers) or WORDS["text"]
 
 
 @dataclass(frozen=True)
@@ -108,10 +131,9 @@ class Demonstrations:
 
 
 def first_candidates(
-    bare: Prompt, instructions: Sequence[str], kind: str, options: Any, shown: Demonstrations
+    bare: Prompt, instructions: Sequence[str], words: Words, options: Any, shown: Demonstrations
 ) -> list[Candidate]:
     """What enters the first race: the bare prompt, then words and demonstrations by turns, none twice."""
-    words = WORDS.get(kind, WORDS["text"])
     alone = _worded(bare, instructions, words)
     with_rows = _shown(bare, words, options, shown) if options.demonstrations and shown.pool else iter(())
     found = [Candidate(bare, "bare")]
@@ -159,9 +181,8 @@ def with_way(prompt: Prompt, way: str, count: int, number: int, shown: Demonstra
     return replace(prompt, demonstrations=chosen, nearest=0)
 
 
-def variations(best: Prompt, instructions: Sequence[str], kind: str, others: Sequence[Prompt]) -> list[Candidate]:
+def variations(best: Prompt, instructions: Sequence[str], words: Words, others: Sequence[Prompt]) -> list[Candidate]:
     """The best so far with one thing changed: its words, its form, or another good one's demonstrations."""
-    words = WORDS.get(kind, WORDS["text"])
     told = dict.fromkeys([*instructions, *words.instructions])
     found = [Candidate(replace(best, instruction=one), "other instruction") for one in told]
     found += [Candidate(replace(best, input_format=form), "other input format") for form in words.inputs]

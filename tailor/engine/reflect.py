@@ -7,16 +7,14 @@ its way there.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tailor.core.contracts import Answer, Question
 from tailor.core.errors import MissingExtra, RecipeError
 from tailor.core.examples import Message
 from tailor.core.prompts import Prompt
 from tailor.engine.proposals import Candidate
-
-if TYPE_CHECKING:
-    from tailor.engine.search import Search
+from tailor.engine.search import Search
 
 ROUNDS = 12
 REFLECTED = 3
@@ -26,7 +24,7 @@ PROPOSAL_TOKENS = 1024
 PART = "instruction"
 
 
-def evolve(search: "Search") -> None:
+def evolve(search: Search) -> None:
     """Let the best prompt's instruction evolve; what comes of it has answered all dev rows and is noted."""
     rounds = search.options.evolve
     rounds = (ROUNDS if search.space.proposer is not None else 0) if rounds == "auto" else rounds
@@ -68,7 +66,7 @@ class _Adapter:
 
     propose_new_texts = None
 
-    def __init__(self, search: "Search", prompt: Prompt) -> None:
+    def __init__(self, search: Search, prompt: Prompt) -> None:
         self.search, self.prompt = search, prompt
         self.proposer = search.space.proposer or search.space.generator
         self.failure: Exception | None = None
@@ -83,7 +81,7 @@ class _Adapter:
         answers = self._answers(batch, prompt)
         return EvaluationBatch(
             outputs=[answer.given for answer in answers],
-            scores=self.search.scores(answers),
+            scores=self.search.metric.scores(answers).tolist(),
             trajectories=answers if capture_traces else None,
         )
 

@@ -1,4 +1,4 @@
-"""The search for a prompt: proposals, a race on dev, variations of the winner, reflection.
+"""The search for a prompt: candidates answer dev rows, race, and the best is kept.
 
 A race is successive halving (Jamieson & Talwalkar 2016) over ever more dev rows. All candidates answer the same rows, so
 each is held against the leader by the paired test that evaluation uses, and one that is shown to be worse leaves early.
@@ -7,7 +7,6 @@ Whatever happens, the best on all rows so far is known, so that stopping at any 
 
 import json
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -18,12 +17,10 @@ from tailor.core.contracts import Answer, Metric
 from tailor.core.errors import BudgetSpent, DataError, Interrupted, RecipeError
 from tailor.core.prompts import Demonstration, Prompt
 from tailor.core.runs import RunFolder, write_text
-from tailor.engine import reflect
-from tailor.engine.checkpoint import State
 from tailor.engine.guard import StopRequest
 from tailor.engine.logs import Logs
-from tailor.engine.loop import Job, Outcome
-from tailor.engine.proposals import POOL, Candidate, Demonstrations, first_candidates, variations
+from tailor.engine.loop import Job
+from tailor.engine.proposals import POOL, Candidate, Demonstrations
 from tailor.engine.space import FOLDER
 from tailor.evaluation.choosing import deciding
 from tailor.evaluation.compare import compare
@@ -52,34 +49,6 @@ class Tried:
     answers: dict[int, Answer] = field(default_factory=dict)
 
 
-def fit(job: Job) -> Outcome:
-    """Search (or go on searching) for a job's prompt, and leave the best one with the method.
-
-    Raises `Interrupted` once the best so far has been kept, `DataError` where there is nothing to choose by.
-    """
-    start = time.perf_counter()
-    with StopRequest().listening() as stop:
-        search = Search(job, stop)
-        try:
-            try:
-                search.run()
-            except BudgetSpent as spent:
-                if len(search.bare.answers) < len(search.dev):
-                    raise
-                job.reporter.say(f"the search ends here: {spent}")
-            seconds = time.perf_counter() - start
-            search.logs.timing({"step": len(search.tried), "seconds": seconds, "memory_bytes": job.place.peak_memory()})
-            search.keep_scored()
-        finally:
-            job.attached.prompt = search.best.candidate.prompt
-            search.logs.close()
-    cost = search.cost()
-    tokens = int(cost["prompt_tokens"] + cost["completion_tokens"])
-    state = State(step=len(search.tried), tokens=tokens, supervised_tokens=int(cost["completion_tokens"]))
-    state.computed_tokens, state.seconds = tokens, seconds
-    return Outcome(state, state.step, {"calls": int(cost["calls"]), "cost": cost["cost"], **search.figures()})
-
-
 class Search:
     """One sitting; answers that an earlier one paid for come from the file."""
 
@@ -101,6 +70,7 @@ class Search:
         self.gain = 1 if self.metric.better == "higher" else -1
         self.limit: int = self.space.evaluate.max_new_tokens
         self.tried: dict[str, Tried] = {}
+        self.ended_by: str | None = None
         self.best = Tried(Candidate(self._bare(), "bare"))
         self.bare = self.best
         self.folder = RunFolder(job.folder)
@@ -113,7 +83,7 @@ class Search:
 
     def _metric(self) -> Metric:
         expected = [
-            Answer(example.id, row, "", self.objective.questions(example)[0].expected, None)
+            Answer(example.id, row, "", self.objective.questions(example)[0].reference, None)
             for example, row in self.dev
         ]
         metric = deciding(self.space.evaluate, self.objective, expected)
@@ -149,20 +119,6 @@ class Search:
         return cost_of(*generators)
 
     # --- the race ---------------------------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Everything in order: first race, variations, reflection, and the last choice on all dev rows."""
-        shown = self._demonstrations()
-        self.extend(self.bare, len(self.dev))
-        self.note(self.bare)
-        told, kind = self.options.instructions, self.objective.answers
-        first = first_candidates(self._bare(), told, kind, self.options, shown)
-        finalists = self.race([self.fitted(one) for one in first])
-        others = [one.candidate.prompt for one in finalists[1:]]
-        second = variations(self.best.candidate.prompt, told, kind, others)[: self.options.candidates]
-        self.race([self.fitted(one) for one in second] + self._calibrated([self.best, *finalists]))
-        reflect.evolve(self)
-        self.race(self._calibrated([self.best]))
 
     def race(self, candidates: Sequence[Candidate]) -> list[Tried]:
         """Successive halving; returns those that answered every dev row, the best first."""
@@ -243,7 +199,8 @@ class Search:
 
     # --- proposals --------------------------------------------------------------------------------------------------
 
-    def _demonstrations(self) -> Demonstrations:
+    def demonstrations(self) -> Demonstrations:
+        """The training rows that can be shown; which of them the base gets right is asked when it is first needed."""
         rows = [(pair, one) for pair in self.train if (one := self._shown(pair[0])) is not None]
         self.rng.shuffle(rows)
         rows = rows[:POOL]
@@ -252,7 +209,7 @@ class Search:
         def ask_once() -> list[Demonstration]:
             if not right:
                 some = rows[:BOOTSTRAPPED]
-                scores = self.scores(self.ask(self._bare(), [pair for pair, _ in some]))
+                scores = self.metric.scores(self.ask(self.bare.candidate.prompt, [pair for pair, _ in some]))
                 best = sorted(range(len(some)), key=lambda place: -scores[place])
                 most = [place for place in best if scores[place] >= scores[best[0]]]
                 right.extend(
@@ -270,11 +227,6 @@ class Search:
         asked = [turn.content for turn in question.messages if turn.role != "system"]
         return Demonstration(asked[0], question.expected) if len(asked) == 1 else None
 
-    def scores(self, answers: Sequence[Answer]) -> list[float]:
-        """How good each answer is by itself; larger is better."""
-        rows = self.metric.statistics(answers)
-        return [float(self.gain * value) for value in self.metric.value(rows)]
-
     def fitted(self, candidate: Candidate) -> Candidate:
         """A candidate with as many demonstrations as the context holds beside the longest dev rows."""
         fits = getattr(self.space.generator, "fits", None)
@@ -286,7 +238,7 @@ class Search:
             prompt = _with_fewer(prompt)
         return Candidate(prompt, candidate.origin)
 
-    def _calibrated(self, tried: Sequence[Tried]) -> list[Candidate]:
+    def calibrated(self, tried: Sequence[Tried]) -> list[Candidate]:
         """Candidates with what the base says of each choice where nothing is asked."""
         if not (self.options.calibrate and self.objective.choices and hasattr(self.space.generator, "likelihoods")):
             return []
@@ -342,6 +294,7 @@ class Search:
             "dev_bare": self.figure(self.bare),
             "dev_best": self.figure(self.best),
             "chosen": self.best.candidate.origin,
+            "ended_by": self.ended_by,
         }
 
 

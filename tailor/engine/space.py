@@ -48,9 +48,9 @@ def search_space(
 
 
 def _kept(base: Any, settings: Asking, file: Path, place: Place, budget: Ledger) -> Any:
-    """What answers for a base; one with weights here keeps its answers in a file of the run, others keep to the budget."""
+    """What answers for a base: its answers are kept in the run (or the cache of what was paid for), under the budget."""
     generator = generator_of(base, settings, Reporter(quiet=True))
     if base.model is None:
-        return generator.within(budget)
+        return generator.within(budget, file.with_suffix(""))
     identity = [base.source.digest(), base.source.options.quantize, place.kind, place.precision, code_digest()]
     return Kept(generator, file, json.dumps(identity))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ import torch
 
 from tailor.core.answer_parts import split_answer
 from tailor.core.contracts import Generator, Question, Reply
+from tailor.core.errors import RunError
 from tailor.core.examples import Conversation, Message, Origin
 from tailor.core.reporting import Reporter
 from tailor.evaluation.answering import Asking, answer_length, generate
@@ -150,13 +152,9 @@ class Kept:
 
     def __init__(self, inner: Any, file: Path, identity: str) -> None:
         self.inner, self.file, self.identity = inner, file, identity
-        self._found: dict[str, Any] = {}
+        self._found = _kept_in(file)
         self._asked: set[str] = set()
-        if file.exists():
-            lines = file.read_text(encoding="utf-8").splitlines()
-            self._found = dict(json.loads(line) for line in lines if line.endswith("]"))
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         if hasattr(inner, "likelihoods"):
             self.likelihoods = self._likelihoods
         self.fits = inner.fits
@@ -203,6 +201,35 @@ class Kept:
             with self.file.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps([key, answer]) + "\n" for key, answer in answers.items())
         return [self._found[key] for key in keys]
+
+
+def _kept_in(file: Path) -> dict[str, Any]:
+    """Answers by their keys; a last line that a kill in mid-write has torn is cut off the file.
+
+    Raises:
+        RunError: the file cannot be read, or another line of it is damaged.
+    """
+    if not file.exists():
+        return {}
+    found: dict[str, Any] = {}
+    try:
+        whole, ended, torn = file.read_bytes().rpartition(b"\n")
+        if torn:
+            os.truncate(file, len(whole) + len(ended))
+    except OSError as error:
+        raise RunError(f"the answers kept so far cannot be read: {error.strerror}", where=str(file)) from None
+    for number, line in enumerate(whole.split(b"\n") if ended else (), 1):
+        try:
+            key, answer = json.loads(line)
+            found[str(key)] = answer
+        except (ValueError, TypeError):
+            raise RunError(
+                "this line of the answers kept so far is damaged",
+                where=f"{file}:{number}",
+                fix="delete the line: its answer is then computed again",
+                code="damaged",
+            ) from None
+    return found
 
 
 def _reply(values: Mapping[str, Any]) -> Reply:

@@ -163,6 +163,13 @@ def number_rows(answers: Sequence[Answer]) -> Floats:
     return np.stack([(given - expected) ** 2, np.ones_like(expected), centred, centred**2], axis=-1)
 
 
+def nearness(answer: Answer) -> float:
+    """Minus the squared error; no answer is as far off as the expected number with the other sign, and 2 at least."""
+    expected, given = float(answer.expected), as_number(answer.given)
+    error = 2 * max(1.0, abs(expected)) if given is None else given - expected
+    return -(error**2)
+
+
 def r2_value(totals: Floats) -> Floats:
     """Share of the variance that is explained; 0 where there is no variance."""
     error, rows, total, squares = np.moveaxis(totals, -1, 0)

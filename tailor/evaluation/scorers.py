@@ -32,6 +32,7 @@ from tailor.evaluation.read_scores import (
     mcc_value,
     micro_f1_row,
     ndcg_at_10,
+    nearness,
     number_rows,
     of_rank,
     pearson_value,
@@ -57,6 +58,7 @@ class SumMetric:
         rows: answers to statistics of shape (n, k).
         formula: summed statistics of shape (..., k) to figures of shape (...).
         why: the reason for a row's score in words.
+        alone: how good a row is by itself, larger is better, where the formula says nothing of one row (a correlation).
     """
 
     name: str
@@ -65,6 +67,7 @@ class SumMetric:
     better: Literal["higher", "lower"] = "higher"
     points: float = 100.0
     why: Callable[[Answer], str] = lambda answer: ""
+    alone: Callable[[Answer], float] | None = None
 
     def statistics(self, answers: Sequence[Answer]) -> Floats:
         """Additive statistics, shape (n, k)."""
@@ -73,6 +76,13 @@ class SumMetric:
     def value(self, totals: Floats) -> Floats:
         """The figure of summed statistics, shape (..., k) to (...); 0 where nothing is to be divided by."""
         return self.formula(np.asarray(totals, dtype=np.float64))
+
+    def scores(self, answers: Sequence[Answer]) -> Floats:
+        """How good each row is by itself, shape (n,), larger is better."""
+        if self.alone is not None:
+            return np.array([self.alone(answer) for answer in answers], dtype=np.float64)
+        figures = self.value(self.statistics(answers))
+        return figures if self.better == "higher" else -figures
 
     def details(self, answer: Answer) -> str:
         """Why the row scored as it did; empty where there is nothing to add."""
@@ -260,7 +270,7 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
     "accuracy": (_NAMES, lambda labels: _share("accuracy", subset_accuracy)),
     "macro_f1": (_NAMES, lambda labels: SumMetric("macro_f1", label_counts(labels), macro_f1_value)),
     "micro_f1": (_NAMES, lambda labels: SumMetric("micro_f1", _each(micro_f1_row), _first_over_second)),
-    "mcc": (("label", "text"), lambda labels: SumMetric("mcc", mcc_rows(labels), mcc_value)),
+    "mcc": (("label", "text"), lambda labels: SumMetric("mcc", mcc_rows(labels), mcc_value, alone=subset_accuracy)),
     "exact_match": (("text", "label"), lambda labels: _share("exact_match", _exact)),
     "token_f1": (_TEXT, lambda labels: _share("token_f1", _of_texts(text_scores.token_f1))),
     "rouge_l": (_TEXT, lambda labels: _share("rouge_l", _of_texts(text_scores.rouge_l))),
@@ -280,7 +290,7 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
     "recall_at_1": (("ranking",), lambda labels: _share("recall_at_1", of_rank(lambda rank: float(rank <= 1)))),
     "recall_at_10": (("ranking",), lambda labels: _share("recall_at_10", of_rank(lambda rank: float(rank <= 10)))),
     "mrr": (("ranking",), lambda labels: _share("mrr", of_rank(lambda rank: 1 / rank))),
-    "pearson": (("score",), lambda labels: SumMetric("pearson", score_rows, pearson_value)),
+    "pearson": (("score",), lambda labels: SumMetric("pearson", score_rows, pearson_value, alone=nearness)),
     "reward_accuracy": (("margin",), lambda labels: _share("reward_accuracy", prefers)),
     "reward_margin": (
         ("margin",),
@@ -300,7 +310,7 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
     "bits_per_byte": (_ANY, lambda labels: _nats("bits_per_byte", _per_byte, _first_over_second)),
     "drawn_as_asked": (("image",), lambda labels: _share("drawn_as_asked", *_of_drawings())),
     "mse": (("number",), lambda labels: SumMetric("mse", number_rows, _first_over_second, better="lower", points=1.0)),
-    "r2": (("number",), lambda labels: SumMetric("r2", number_rows, r2_value)),
+    "r2": (("number",), lambda labels: SumMetric("r2", number_rows, r2_value, alone=nearness)),
 }
 """Name -> kinds of answers it can score, and the metric for a set of labels."""
 
@@ -454,6 +464,7 @@ _CHOICES: dict[str, Callable[[Sequence[Answer]], list[str]]] = {
     "language": _for_language,
     "classification": _for_labels,
     "choice": _for_labels,
+    "multiple_choice": lambda answers: ["accuracy"],
     "instruction": _for_texts,
     "chat": _for_texts,
     "seq2seq": _for_texts,

@@ -25,7 +25,7 @@ def asked_of(generator: Any, objective: Objective, example: Any, row: Mapping[st
     questions = objective.questions(example)
     fits = getattr(generator, "fits", None)
     question = next((one for one in questions if fits is None or fits(one)), None)
-    return Asked(example.id, row, question, questions[0].expected if questions else None)
+    return Asked(example.id, row, question, questions[0].reference if questions else None)
 
 
 def answers_to(generator: Any, objective: Objective, asked: Sequence[Asked], limit: int | None) -> list[Answer]:
@@ -47,17 +47,21 @@ def answers_to(generator: Any, objective: Objective, asked: Sequence[Asked], lim
 
 
 def chosen(generator: Any, objective: Objective, questions: Sequence[Question]) -> list[str]:
-    """The likeliest choice for each question."""
-    nats = generator.likelihoods(questions, objective.choices)
+    """The likeliest choice for each question; of as many as it has options, where it has options of its own."""
     prior = objective.prompt.prior if objective.prompt is not None else {}
-    nats = nats - np.array([prior.get(name, 0.0) for name in objective.choices])
-    return [objective.choices[place] for place in nats.argmax(-1)]
+    found: dict[int, str] = {}
+    for count in sorted({len(one.options) for one in questions}):
+        places = [place for place, one in enumerate(questions) if len(one.options) == count]
+        choices = objective.choices[: count or None]
+        nats = generator.likelihoods([questions[place] for place in places], choices)
+        nats = nats - np.array([prior.get(name, 0.0) for name in choices])
+        found |= {place: choices[best] for place, best in zip(places, nats.argmax(-1), strict=True)}
+    return [found[place] for place in range(len(questions))]
 
 
 def _told(reply: Any, objective: Objective, question: Question) -> dict[str, Any]:
-    given: Any = reply.text if isinstance(question.expected, str) else reply.calls
-    if objective.choices:
-        given = objective.choice(reply.text)
+    written = isinstance(question.expected, str)
+    given: Any = objective.answered(reply.text, question) if written else reply.calls
     return {"given": given, "thinking": reply.thinking, "cut": reply.cut}
 
 

@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 
 from tailor.core.contracts import Base, Head, Need, OutputSpec
 from tailor.core.errors import RecipeError
-from tailor.methods.attached import ByGradient
+from tailor.methods.attached import PlainAttached
 from tailor.methods.with_peft import not_alike
 from tailor.nn.bottleneck import CONFIG_FILE, MARK, WEIGHTS_FILE, Adapted, BottleneckConfig, find_layers
 from tailor.nn.taking_over import taken_over
 from tailor.recipe.methods import AdapterOptions
 
 
-class AdapterAttached(ByGradient):
+class AdapterAttached(PlainAttached):
     """Adapters and a new head in fp32, everything else frozen."""
 
     def __init__(self, base: Base, model: Adapted, read_off: Head) -> None:

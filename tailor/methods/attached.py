@@ -1,4 +1,4 @@
-"""What most attached methods share: steps along the gradient, and nothing to do after one."""
+"""What most attached methods share: steps along the gradient where they name no other driver, and nothing after one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from tailor.core.errors import RecipeError
 from tailor.core.prompts import Prompt
 
 
-class ByGradient:
+class PlainAttached:
     """Defaults; see `core.contracts.Attached`."""
 
     def __init__(self, base: Base, model: Any) -> None:

@@ -9,11 +9,11 @@ import torch
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
-from tailor.methods.attached import ByGradient
+from tailor.methods.attached import PlainAttached
 from tailor.recipe.methods import FullOptions
 
 
-class WholeModel(ByGradient):
+class WholeModel(PlainAttached):
     """A model whose own parameters move, all or some; its artefact is the whole model."""
 
     def __init__(self, base: Base, moving: set[str], training: list[torch.nn.Module]) -> None:

@@ -9,7 +9,7 @@ import torch
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.prompts import PROMPT_FILE, PROMPT_PAGE, Prompt
 from tailor.core.runs import write_text
-from tailor.methods.attached import ByGradient
+from tailor.methods.attached import PlainAttached
 from tailor.recipe.methods import PromptOptions
 
 
@@ -28,7 +28,7 @@ class PromptSearch:
         return InFront(base)
 
 
-class InFront(ByGradient):
+class InFront(PlainAttached):
     """A prompt in front of a base; the search fills it in."""
 
     def __init__(self, base: Base) -> None:

@@ -9,7 +9,7 @@ from peft import PromptTuningConfig
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
-from tailor.methods.attached import ByGradient
+from tailor.methods.attached import PlainAttached
 from tailor.methods.with_peft import TASKS, PeftAttached, alike, head_modules, lay, share_of_head
 from tailor.nn.in_front import InFront
 from tailor.recipe.methods import SoftPromptOptions
@@ -17,7 +17,7 @@ from tailor.recipe.methods import SoftPromptOptions
 UNPACKED = "virtual tokens stand in front of every row"
 
 
-class LearnedWord(ByGradient):
+class LearnedWord(PlainAttached):
     """Embeddings that are a new word's: textual inversion (Gal et al. 2022, arXiv 2208.01618)."""
 
     def __init__(self, base: Any, options: SoftPromptOptions) -> None:

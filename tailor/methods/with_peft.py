@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tailor.core.contracts import Base
 from tailor.core.errors import RecipeError
-from tailor.methods.attached import ByGradient
+from tailor.methods.attached import PlainAttached
 from tailor.nn.taking_over import taken_over
 from tailor.recipe.methods import HeadOptions, MethodOptions
 
@@ -44,7 +44,7 @@ LAYERS = (".lora_", ".ia3_", "prompt_embeddings")
 """Marks of what PEFT adds; all else in its files is a head."""
 
 
-class PeftAttached(ByGradient):
+class PeftAttached(PlainAttached):
     """A PEFT model laid onto a base: what it adds, and a new head, trained in fp32; the rest frozen.
 
     Args:

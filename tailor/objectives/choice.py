@@ -1,18 +1,21 @@
-"""One label of several, written by the base as its answer: the task of a classifier without a new head."""
+"""A label, several, or a number, written by the base as its answer: the task of a classifier without a new head."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from tailor.core.contracts import AnswersKind, ExampleSeat, OutputSpec, Question
-from tailor.core.errors import DataError, refuse
 from tailor.core.examples import Conversation, Message
-from tailor.core.nearest import words_of
 from tailor.core.prompts import Prompt
-from tailor.objectives.classification import Classification
+from tailor.objectives.classification import GUESSES, Classification
+from tailor.objectives.named import Names
 from tailor.objectives.tokens import TokenObjective
-from tailor.recipe.objectives import ClassificationOptions
+from tailor.recipe.objectives import ChoiceOptions, ClassificationOptions
 
-INSTRUCTION = "Classify the text."
+INSTRUCTIONS = {"label": "Classify the text.", "labels": "Classify the text.", "number": "Rate the text."}
+NONE = "none"
+"""The answer where no label applies."""
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
 class Choice(TokenObjective):
@@ -21,72 +24,91 @@ class Choice(TokenObjective):
     name: ClassVar[str] = "choice"
     example: ClassVar[type[Conversation]] = Conversation
     on_overlong: ClassVar[Literal["error", "truncate"]] = "error"
-    answers: ClassVar[AnswersKind] = "label"  # type: ignore[misc]
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, options: ChoiceOptions) -> None:
         super().__init__(options)
-        self._labels = Classification(ClassificationOptions(problem="single_label"))
+        self._labels = Classification(ClassificationOptions(problem=options.problem))
+        self._names = Names(())
+        self._bounds = (0.0, 0.0)
+
+    @property
+    def answers(self) -> AnswersKind:
+        """A label, several, or a number, as the rows have it."""
+        return self._labels.answers
 
     @property
     def choices(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The labels, sorted."""
-        return self._labels.labels
+        """The labels, sorted, where one of them is the answer."""
+        return self._labels.labels if self.answers == "label" else ()
 
     @property
     def output(self) -> OutputSpec:
         """Next-token logits; the labels are what may be written."""
-        return OutputSpec("tokens", self.choices)
+        return OutputSpec("tokens", () if self.answers == "number" else self._labels.labels)
 
     def prepare(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """The label set; raises `DataError` where a row has several labels or a number."""
-        kept = []
-        for row in rows:
-            if isinstance(row["label"], list | tuple | float):
-                raise DataError(
-                    f"a choice is one label of several, and this row's is {row['label']!r}",
-                    where="objective",
-                    fix="write the answer out as prompt and completion, or name a method with a head",
-                    code="no_choice",
-                )
-            kept.append(row)
+        """The kind of label and the label set, or the smallest and the largest number."""
+        kept = list(rows)
         self._labels.prepare(kept)
+        self.options = self.options.model_copy(update={"problem": self._labels.options.problem})
+        self._names = Names(self._labels.labels)
+        if self.answers == "number":
+            numbers = [float(row["label"]) for row in kept]
+            self._bounds = (min(numbers), max(numbers))
 
     def adopt(self, labels: Sequence[str], row: Mapping[str, Any] | None = None) -> None:
         """Take over the labels of a model that is already tuned, in its order."""
         self._labels.adopt(labels, row)
+        self._names = Names(self._labels.labels)
 
     def read(self, row: Mapping[str, Any], seat: ExampleSeat) -> Conversation:
-        """`texts` as the user's turn, a line each, and `label` as the assistant's."""
-        if isinstance(row["label"], list | tuple | float):
-            raise refuse("label_type", f"the label {row['label']!r} is of another kind than the first row's")
-        turns = (Message("user", "\n".join(row["texts"])), Message("assistant", str(row["label"])))
-        return Conversation(id=seat.id, origin=seat.origin, messages=turns)
+        """`texts` as the user's turn, a line each, and `label` as the assistant's; raises `RowRefused` as classification."""
+        label = self._labels.read(row, seat).label
+        return self._asked(tuple(row["texts"]), label, seat)
 
     def blank(self, texts: tuple[str, ...], seat: ExampleSeat) -> Conversation:
         """Texts whose label is asked for; the one that it holds is any."""
-        return self.read({"texts": texts, "label": self.choices[0]}, seat)
+        anything: Mapping[str, Any] = {"label": next(iter(self.choices), ""), "labels": (), "number": 0.0}
+        return self._asked(texts, anything[self.answers], seat)
+
+    def _asked(self, texts: tuple[str, ...], label: Any, seat: ExampleSeat) -> Conversation:
+        turns = (Message("user", "\n".join(texts)), Message("assistant", spelled(label)))
+        return Conversation(id=seat.id, origin=seat.origin, messages=turns, label=label)
 
     def questions(self, example: Conversation) -> list[Question]:
         """The text, and its label as the answer expected."""
-        return self.posed(Question(example.messages[:-1], (), example.messages[-1].content))
+        return self.posed(Question(example.messages[:-1], (), example.messages[-1].content, means=example.label))
 
     def bare(self, instruction: str) -> Prompt:
-        """The task in one sentence, and the labels."""
-        named = all(label in instruction for label in self.choices)
-        return Prompt(instruction or INSTRUCTION, "" if named else f"Answer with one of: {', '.join(self.choices)}.")
+        """The task in one sentence, and the answers there are."""
+        instruction = instruction or INSTRUCTIONS[self.answers]
+        if self.answers == "number":
+            low, high = map(spelled, self._bounds)
+            return Prompt(instruction, f"Answer with a number from {low} to {high}." if low != high else "")
+        if all(self._names.names(instruction, label) for label in self._labels.labels):
+            return Prompt(instruction)
+        of = "one of" if self.answers == "label" else f"all that apply, separated by commas, or {NONE}"
+        return Prompt(instruction, f"Answer with {of}: {', '.join(self._labels.labels)}.")
 
-    def choice(self, text: str) -> str | None:
-        """The label that an answer is, or else the one that it names first; the longest where several begin there."""
-        said = words_of(text)
-        spelled = {label: words_of(label) for label in self.choices}
-        for place in range(len(said)):
-            here = [label for label, words in spelled.items() if words and said[place : place + len(words)] == words]
-            if here:
-                return max(here, key=lambda label: len(spelled[label]))
-        return text.strip() if text.strip() in self.choices else None
+    def answered(self, text: str, question: Question) -> Any:
+        """The label that an answer is or names first; all that it names; or its first number. None where it gives none."""
+        if self.answers == "number":
+            found = NUMBER.search(text)
+            return float(found[0].replace(",", "")) if found else None
+        if self.answers == "labels":
+            named = self._names.all_in(text)
+            return named or (() if text.strip(" .").casefold() == NONE else None)
+        return self._names.answered(text)
 
-    def guess(self, examples: Sequence[Conversation]) -> tuple[str, Callable[[Conversation], str]]:
-        """The most frequent label, the first by name among equals."""
-        labels = [example.messages[-1].content for example in examples]
-        best = min(set(labels), key=lambda label: (-labels.count(label), label))
-        return "majority", lambda example: best
+    def guess(self, examples: Sequence[Conversation]) -> tuple[str, Callable[[Conversation], Any]]:
+        """The most frequent label (the first by name among equals), what more than half of the rows have, or the mean."""
+        name, best = GUESSES[self.answers]
+        given = best([example.label for example in examples])
+        return name, lambda example: given
+
+
+def spelled(label: Any) -> str:
+    """A label as it is written: several with commas between them, a number with six digits at most."""
+    if isinstance(label, tuple):
+        return ", ".join(label) or NONE
+    return f"{label:.6g}" if isinstance(label, float) else str(label)

@@ -29,9 +29,9 @@ class PlainObjective:
     def __init__(self, options: Options) -> None:
         self.options: Any = options
 
-    def choice(self, text: str) -> str | None:
-        """There is nothing to choose from."""
-        return None
+    def answered(self, text: str, question: Question) -> Any:
+        """The text itself."""
+        return text
 
     def bare(self, instruction: str) -> Prompt | None:
         """The user's instruction before the row as it is."""

@@ -49,7 +49,9 @@ class EndpointOptions(Options):
     concurrency: int = Field(8, ge=1, le=256, description="requests under way at once")
     timeout: Annotated[float, Field(gt=0)] = Field(120.0, description="seconds without a sign of the server")
     retries: int = Field(5, ge=0, description="further tries after 429, 5xx, time-outs, lost or garbled answers")
-    cache: bool = Field(True, description="keep answers on disk, so that none is paid for twice")
+    cache: bool = Field(
+        True, description="keep answers on disk, so that none is paid for twice; false: in a search's run folder alone"
+    )
 
     @field_validator("url")
     @classmethod

@@ -70,8 +70,8 @@ class StagedRecipe(RecipeFile):
             raise RecipeError(error.message, where=f"stages.{place + 1}.{error.where}", fix=error.fix) from None
         if not place or base == self.base.name:
             return recipe
-        before = self.stage(place - 1, self.base.name, output).gradient_method
-        continued = recipe.base.model_copy(update={"continue_adapter": before.goes_on_as(recipe.gradient_method)})
+        before = self.stage(place - 1, self.base.name, output).method_options
+        continued = recipe.base.model_copy(update={"continue_adapter": before.goes_on_as(recipe.method_options)})
         return recipe.model_copy(update={"base": continued})
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class TasksRecipe(RecipeFile):
     def check_parts(self) -> None:
         """Every task reads as a recipe."""
         for name in self.tasks:
-            if self.task(name, Path(self.output)).gradient_method.asks:
+            if self.task(name, Path(self.output)).method_options.asks:
                 raise RecipeError(
                     "several tasks share weights, and this method moves none",
                     where="method",

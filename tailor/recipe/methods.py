@@ -12,7 +12,7 @@ Way = Literal["bootstrap", "nearest", "diverse"]
 
 
 class MethodOptions(Options):
-    """What every gradient method's options carry.
+    """What every method's options carry.
 
     `rate_at_2000` is the learning rate for a base of hidden size 2000; `auto` scales it by (2000 / hidden) ** 0.78, the
     law that thinkingmachines.ai's tinker-cookbook fitted for Llama shapes; full fine-tuning takes a tenth of LoRA's

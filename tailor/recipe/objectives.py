@@ -38,18 +38,27 @@ class ClassificationOptions(Options):
 
     def written(self) -> "ChoiceOptions":
         """The same task with its label written by the base."""
-        return ChoiceOptions()
+        return ChoiceOptions(problem=self.problem)
 
 
 class ChoiceOptions(Options):
-    """One label of several, written by the base as its answer: no head is made for it."""
+    """A label, several, or a number, written by the base as its answer: no head is made for it."""
 
     name: Literal["choice"] = "choice"
+    problem: Literal["auto", "single_label", "multi_label", "regression"] = Field(
+        "auto", description="auto: by the label's type"
+    )
 
     @property
     def reads(self) -> str:
         """The objective whose rows these are."""
         return "classification"
+
+
+class MultipleChoiceOptions(Options):
+    """One of the options that each row has of its own; they stand below the question, and the answer is a letter."""
+
+    name: Literal["multiple_choice"] = "multiple_choice"
 
 
 class TaggingOptions(Options):
@@ -158,6 +167,7 @@ OBJECTIVES: dict[str, type[Options]] = {
     "chat": ChatOptions,
     "classification": ClassificationOptions,
     "choice": ChoiceOptions,
+    "multiple_choice": MultipleChoiceOptions,
     "tagging": TaggingOptions,
     "span_qa": SpanOptions,
     "similarity": SimilarityOptions,

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tailor.core.errors import RecipeError
+from tailor.core.runs import write_text
 from tailor.recipe.base import HIDDEN, BaseOptions
 from tailor.recipe.data import DataOptions
 from tailor.recipe.evaluate import EvaluateOptions
@@ -39,7 +40,7 @@ class RecipeFile(Options):
 
     def save(self, path: Path) -> None:
         """As YAML, fully spelled out."""
-        path.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_text(path, yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True))
 
 
 class Recipe(RecipeFile):
@@ -77,8 +78,8 @@ class Recipe(RecipeFile):
         return [getattr(self.method, "name", ""), Path(source).stem]
 
     @property
-    def gradient_method(self) -> MethodOptions:
-        """The method, as the options of one that is trained by gradient."""
+    def method_options(self) -> MethodOptions:
+        """The method's options, with what all methods state."""
         assert isinstance(self.method, MethodOptions)
         return self.method
 

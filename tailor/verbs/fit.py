@@ -28,7 +28,7 @@ from tailor.core.paths import code_digest
 from tailor.core.prompts import PROMPT_FILE
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
-from tailor.engine import search, solve
+from tailor.engine import prompt_loop, solve
 from tailor.engine.loop import Job, Outcome, fit
 from tailor.engine.place import Place, resident_bytes
 from tailor.engine.settings import total_steps
@@ -37,13 +37,14 @@ from tailor.evaluation.picture_proof import PictureProbe
 from tailor.evaluation.proof import CLASSES, ROWS, Logits, Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.nn.bottleneck import CONFIG_FILE
+from tailor.recipe.deciding import check_same, finished
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import told_rows
 
-DRIVERS = {"gradient": fit, "solve": solve.fit, "search": search.fit}
+DRIVERS = {"gradient": fit, "solve": solve.fit, "search": prompt_loop.fit}
 """What is done with an attached method -> the loop that does it."""
 ARTEFACTS: dict[str, ArtefactKind] = {
     LORA_OF_PIPELINE: "diffusion_lora",
@@ -58,17 +59,18 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safeten
 def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Carry a recipe through to its report, and return the JSON answer of `fit`.
 
-    A finished run is returned as it stands; an unfinished one goes on from its newest checkpoint that verifies.
+    A finished run is returned as it stands, but for a search that its budget ended and that now has a larger one; an
+    unfinished one goes on from its newest checkpoint that verifies.
     """
     baseline = resident_bytes()
     folder = RunFolder.create(Path(recipe.output), resume=resume)
-    if folder.finished:
-        summary: dict[str, Any] = folder.read(SUMMARY)
-        return summary
+    if (done := finished(folder, recipe, reporter)) is not None:
+        return done
     prepared, place = settled(recipe)
     recipe = prepared.recipe
     announce(prepared, place, reporter)
     _lock(folder, prepared, place)
+    (folder.path / SUMMARY).unlink(missing_ok=True)
     job = make_job(prepared, recipe, place, folder.path, reporter)
     outcome = drive(job, folder)
     facts = training_facts(job, outcome, baseline)
@@ -115,7 +117,7 @@ def outlook(prepared: Prepared, place: Place, steps: int | None = None) -> dict[
     steps = total_steps(options, len(train.store)) if steps is None else steps
     tokens = train.tokens * steps * options.examples_per_batch // len(train.store)
     amount = {"steps": steps, "tokens": tokens}
-    if prepared.recipe.gradient_method.asks:
+    if prepared.recipe.method_options.asks:
         amount = {"candidates": prepared.recipe.method.candidates}  # type: ignore[attr-defined]
     plan = {
         **amount,
@@ -142,7 +144,7 @@ def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
         if isinstance(train.learning_rate, float)
         else f"up to {recipe.method.candidates} prompts in each race on dev"  # type: ignore[attr-defined]
     )
-    reporter.say(f"method {recipe.gradient_method.name} · {steps} · up to {recipe.data.max_length} tokens a row")  # type: ignore[attr-defined]
+    reporter.say(f"method {recipe.method_options.name} · {steps} · up to {recipe.data.max_length} tokens a row")  # type: ignore[attr-defined]
     for problem in data_report(prepared)["problems"]:
         if problem["severity"] == "warning":
             reporter.say(f"warning: {problem['message']}")
@@ -155,10 +157,7 @@ def _lock(folder: RunFolder, prepared: Prepared, place: Place) -> None:
     before = folder.read("lock.json")
     if before is not None:
         check_lock(before, lock, folder)
-        if _deciding(load(folder.recipe)) != _deciding(recipe):
-            raise RunError(
-                "this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output"
-            )
+        check_same(load(folder.recipe), recipe, folder.path)
     recipe.save(folder.recipe)
     folder.write("lock.json", lock)
     folder.write("data_report.json", data_report(prepared))
@@ -182,25 +181,18 @@ def lock_of(prepared: Prepared, place: Place, data: Mapping[str, Any]) -> dict[s
     }
 
 
-def _deciding(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe decides the weights; the rest may change when a run is resumed."""
-    values = recipe.as_dict()
-    free = ("tokens_per_micro_batch", "checkpoint_every", "trackers")
-    return {
-        **values,
-        "evaluate": None,
-        "train": {key: value for key, value in values["train"].items() if key not in free},
-    }
-
-
 def check_lock(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
     """Raise where base or data are no longer what a run was begun with."""
     for key in ("base", "data"):
         if before[key] != now[key]:
+            changed = ", ".join(
+                part for part in {**before[key], **now[key]} if before[key].get(part) != now[key].get(part)
+            )
             raise RunError(
-                f"the {key} has changed since this run was begun",
+                f"the {key} has changed since {folder.path} was begun: {changed}",
                 where=str(folder.path / "lock.json"),
-                fix="start a new run",
+                fix="bring it back as it was, or give another output",
+                code="changed",
             )
 
 
@@ -333,7 +325,7 @@ def _summary(
     return {
         "run": str(folder.path),
         "status": "done",
-        "method": prepared.recipe.gradient_method.name,  # type: ignore[attr-defined]
+        "method": prepared.recipe.method_options.name,  # type: ignore[attr-defined]
         "objective": prepared.objective.name,
         "base": prepared.base.name,
         "train": dict(facts),
@@ -379,5 +371,5 @@ def _artefact(prepared: Prepared, folder: RunFolder) -> Artefact:
             return Artefact(kind)
     kind = "peft" if (folder.model / "adapter_config.json").exists() else "transformers"
     kind = "adapter" if own_loader(folder.model) else kind
-    kind = "prompt" if prepared.recipe.gradient_method.asks else kind
+    kind = "prompt" if prepared.recipe.method_options.asks else kind
     return Artefact(kind, CLASSES[prepared.base.head])

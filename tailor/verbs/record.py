@@ -38,7 +38,7 @@ def record(model: str | Mapping[str, Any], *, data: Any, out: str, reporter: Rep
     sitting = sit(prepared, given, place, reporter)
     if sitting.answers is None:
         raise TailorError("this model has no head for this task, so it has no answers", where=given.name)
-    lines = [json.dumps(_as_line(answer, given), ensure_ascii=False) for answer in sitting.answers]
+    lines = [json.dumps(_as_line(answer, given)) for answer in sitting.answers]
     write_text(Path(out), "".join(f"{line}\n" for line in lines))
     return {"model": given.name, "answers": len(lines), "out": out, "spent": sitting.spent}
 

@@ -20,6 +20,8 @@ def recorded(file: Path) -> Callable[[Sequence[Answer]], list[Answer]]:
     """
     kept: dict[str, Mapping[str, Any]] = {}
     for number, line in enumerate(_lines(file), 1):
+        if not line.strip():
+            continue
         try:
             values = json.loads(line)
             kept[values["id"]] = {**values, "given": _as_given(values["given"])}
@@ -43,8 +45,9 @@ def recorded(file: Path) -> Callable[[Sequence[Answer]], list[Answer]]:
 
 
 def _lines(file: Path) -> list[str]:
+    """Lines of JSON end at a line feed alone: other separators (U+2028, U+0085) may stand in an answer."""
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        return file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the recorded answers cannot be read: {error}", where=str(file)) from None
 

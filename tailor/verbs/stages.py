@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tailor.core import registry
-from tailor.core.errors import RecipeError, RunError, within
+from tailor.core.errors import RecipeError, within
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.evaluation.report import with_notice
 from tailor.evaluation.wording import verdict_sentence
-from tailor.recipe.many import STAGE_KEYS, StagedRecipe
+from tailor.recipe.deciding import check_same, finished
+from tailor.recipe.many import STAGE_KEYS, StagedRecipe, load_any
 from tailor.recipe.recipe import load
 from tailor.verbs import fit
 from tailor.verbs.evaluate import evaluate_model
@@ -28,9 +29,8 @@ MIRRORED = ("lock.json", "data_report.json", "metrics.jsonl", "timing.jsonl", "p
 def run(recipe: StagedRecipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Carry every stage through; the top folder mirrors the last one and adds what the earlier ones were worth."""
     folder = RunFolder.create(Path(recipe.output), resume=resume)
-    if folder.finished:
-        summary: dict[str, Any] = folder.read(SUMMARY)
-        return summary
+    if (done := finished(folder, recipe, reporter)) is not None:
+        return done
     recipe, _ = looked_ahead(recipe)
     _begin(folder, recipe)
     names, base, last = recipe.names(), recipe.base.name, {}
@@ -63,7 +63,7 @@ def looked_ahead(recipe: StagedRecipe) -> tuple[StagedRecipe, list[dict[str, Any
         values = prepared.recipe.as_dict()
         parts.append(recipe.stages[place] if behind_prompt else {key: values[key] for key in STAGE_KEYS})
         # How long a row is behind a prompt, and what it then teaches, is known once that prompt has been found.
-        behind_prompt = behind_prompt or prepared.recipe.gradient_method.asks
+        behind_prompt = behind_prompt or prepared.recipe.method_options.asks
     return recipe.model_copy(update={"stages": parts}), outlooks
 
 
@@ -72,7 +72,7 @@ def _check_start(recipe: StagedRecipe, place: int) -> None:
     if not place:
         return
     path = Path(recipe.output)
-    before = recipe.stage(place - 1, recipe.base.name, path).gradient_method
+    before = recipe.stage(place - 1, recipe.base.name, path).method_options
     if not before.form or recipe.stage(place, str(path), path).base.continue_adapter:
         return
     name = before.name  # type: ignore[attr-defined]
@@ -88,16 +88,9 @@ def _check_start(recipe: StagedRecipe, place: int) -> None:
 
 def _begin(folder: RunFolder, recipe: StagedRecipe) -> None:
     """Keep the recipe; an unfinished run that was begun with another one is not gone on with."""
-    if not folder.recipe.exists():
-        recipe.save(folder.recipe)
-        return
-    before = folder.recipe.read_text(encoding="utf-8")
-    part = folder.path / ".recipe.part"
-    recipe.save(part)
-    same = part.read_text(encoding="utf-8") == before
-    part.unlink()
-    if not same:
-        raise RunError("this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output")
+    if folder.recipe.exists():
+        check_same(load_any(folder.recipe), recipe, folder.path)
+    recipe.save(folder.recipe)
 
 
 def _worth(recipe: StagedRecipe, folder: RunFolder, staged: str, resume: bool, reporter: Reporter) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from tailor.recipe.objectives import OBJECTIVES, ChatOptions
 from tailor.recipe.recipe import Recipe, base_options, load, parse
 
 HERE = Origin("prompt", 1)
+LABELS = ("label", "labels", "number")
+"""Kinds of answers that are predicted, also where they are written."""
 CHOICE_TOKENS = 64
 """Of an answer that names a choice, where its likelihood cannot be told."""
 
@@ -116,7 +118,7 @@ class Model:
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
         """What the model reads off each text (or pair of texts): a label, labels, a number, tags, a span."""
         writes = self.objective is None or self.objective.turns or self.objective.example is Text
-        if writes and not (self.objective is not None and self.objective.choices):
+        if writes and (self.objective is None or self.objective.answers not in LABELS):
             raise BaseError("this model writes text and gives no labels", where=self.base.name, fix="use generate")
         both = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         examples = [self.objective.blank(parts, ExampleSeat(str(number), HERE)) for number, parts in enumerate(both)]

@@ -9,7 +9,7 @@ from typing import Any
 from tailor.bases.shared import SharedBase
 from tailor.compose import Prepared, choose_place, resolved_recipe
 from tailor.compose_tasks import HEADS_FOLDER, Tasks, make_tasks_job, prepare_tasks
-from tailor.core.errors import RunError, within
+from tailor.core.errors import within
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine.loop import Job, fit
@@ -20,7 +20,8 @@ from tailor.evaluation.card import Artefact, model_card
 from tailor.evaluation.proof import Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.recipe.base import BaseOptions
-from tailor.recipe.many import TASK_KEYS, TasksRecipe
+from tailor.recipe.deciding import check_same, finished
+from tailor.recipe.many import TASK_KEYS, TasksRecipe, load_any
 from tailor.verbs.check import data_report
 from tailor.verbs.fit import (
     OWN_LOADER,
@@ -44,9 +45,8 @@ def run(recipe: TasksRecipe, *, resume: bool, reporter: Reporter) -> dict[str, A
     """Carry all tasks through one loop to one report; `fit`'s JSON answer with an entry per task."""
     baseline = resident_bytes()
     folder = RunFolder.create(Path(recipe.output), resume=resume)
-    if folder.finished:
-        summary: dict[str, Any] = folder.read(SUMMARY)
-        return summary
+    if (done := finished(folder, recipe, reporter)) is not None:
+        return done
     tasks, place = settled(recipe)
     for name, prepared in tasks.prepared.items():
         reporter.say(f"task {name}:")
@@ -70,7 +70,7 @@ def run(recipe: TasksRecipe, *, resume: bool, reporter: Reporter) -> dict[str, A
     summary = {
         "run": str(folder.path),
         "status": "done",
-        "method": tasks.first.recipe.gradient_method.name,  # type: ignore[attr-defined]
+        "method": tasks.first.recipe.method_options.name,  # type: ignore[attr-defined]
         "objective": "mixture",
         "base": tasks.first.base.name,
         "train": facts,
@@ -123,7 +123,7 @@ def settle(tasks: Tasks, place: Place) -> None:
         device=place.kind,
         raw_text=False,
     )
-    train = resolve(first.recipe.train, first.recipe.gradient_method, facts)
+    train = resolve(first.recipe.train, first.recipe.method_options, facts)
     for prepared in tasks.prepared.values():
         prepared.recipe = prepared.recipe.model_copy(update={"train": train})
         prepared.recipe = resolved_recipe(prepared, place)
@@ -135,12 +135,10 @@ def _lock(folder: RunFolder, tasks: Tasks, place: Place) -> None:
     before = folder.read("lock.json")
     if before is not None:
         check_lock(before, lock, folder)
-    part = folder.path / ".recipe.part"
-    resolved_tasks(tasks).save(part)
-    if folder.recipe.exists() and folder.recipe.read_text(encoding="utf-8") != part.read_text(encoding="utf-8"):
-        part.unlink()
-        raise RunError("this run was begun with another recipe", where=str(folder.recipe), fix="choose a new output")
-    part.replace(folder.recipe)
+    now = resolved_tasks(tasks)
+    if folder.recipe.exists():
+        check_same(load_any(folder.recipe), now, folder.path)
+    now.save(folder.recipe)
     folder.write("lock.json", lock)
     folder.write("data_report.json", {name: data_report(one) for name, one in tasks.prepared.items()})
 

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -34,16 +35,21 @@ class Stopped(Exception):
 class ApiClient:
     """An endpoint: its requests, their retries, and the answers that are known already.
 
+    Args:
+        options: the endpoint.
+        kept: the folder that keeps answers where the options ask for no cache; None: none does.
+
     Raises:
         RecipeError: the environment variable that should hold the key is not set.
     """
 
-    def __init__(self, options: EndpointOptions) -> None:
+    def __init__(self, options: EndpointOptions, kept: Path | None = None) -> None:
         self.options = options
         key = _key(options)
         self._blame = Blame(options, key)
         self._client = openai.OpenAI(base_url=options.url, api_key=key, timeout=options.timeout, max_retries=0)
-        self._cache = AnswerCache(cache_folder() / "answers") if options.cache else None
+        kept = cache_folder() / "answers" if options.cache else kept
+        self._cache = AnswerCache(kept) if kept is not None else None
         self._known: dict[str, Mapping[str, Any]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._quiet_until = 0.0

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from tailor.core.answer_parts import split_answer
@@ -39,9 +40,13 @@ class ApiGenerator:
         """An endpoint, under the budget of its options."""
         return cls(ApiClient(options), Ledger(options.budget, WHERE))
 
-    def within(self, budget: Ledger) -> "ApiGenerator":
-        """The same endpoint under a further budget, which several generators may share; it counts from here on."""
-        return ApiGenerator(self._client, *self._budgets, budget)
+    def within(self, budget: Ledger, kept: Path) -> "ApiGenerator":
+        """The same endpoint under a further budget, which several generators may share; it counts from here on.
+
+        Without a cache its answers lie in the folder `kept`: what can be resumed must not pay twice.
+        """
+        client = self._client if self.options.cache else ApiClient(self.options, kept)
+        return ApiGenerator(client, *self._budgets, budget)
 
     def reply(
         self,
