@@ -33,6 +33,7 @@ def reviews(tmp_path: Path) -> str:
     rows = [
         {"text": f"Visit {number} was {MOODS[mood]}.", "label": mood} for number in range(40) for mood in sorted(MOODS)
     ]
+    tmp_path.mkdir(exist_ok=True)
     file = tmp_path / "reviews.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)
@@ -133,16 +134,47 @@ def test_reflection_recovers_a_rule_that_stands_in_the_feedback_alone(tmp_path: 
     assert evolved.proof["passed"]
 
 
-def test_no_request_goes_beyond_the_budget_of_the_method(tmp_path: Path) -> None:
+def fitted_within(budget: dict[str, Any], tmp_path: Path, **method: Any) -> tuple[tailor.Run, Script]:
+    """A search against a server, under a budget of the endpoint's own."""
     script = Script(rule=needs_demonstrations)
     with serving(script) as url:
-        method = {"name": "prompt", "candidates": 8, "demonstrations": 4, "max_calls": 50}
-        base = f"{url}#m"
-        run = tailor.fit(base=base, data=reviews(tmp_path), method=method, output=str(tmp_path / "run"))
-        searched = run.summary["train"]["calls"]
-        tested = run.evaluation["tasks"]["default"]["n"]
-    assert searched <= 50
-    assert len(script.answered) <= 50 + 2 * tested
+        run = tailor.fit(
+            base={"endpoint": {"url": url, "model": "m", "prices": {"prompt": 10.0, "completion": 100.0}, **budget}},
+            data=reviews(tmp_path),
+            method={"name": "prompt", "candidates": 8, "demonstrations": 4, **method},
+            overrides=["evaluate.max_new_tokens=5"],
+            output=str(tmp_path / "run"),
+            reporter=Reporter(quiet=True),
+        )
+    return run, script
+
+
+def test_a_search_and_its_test_stay_within_the_budget_of_the_endpoint(tmp_path: Path) -> None:
+    run, script = fitted_within({"budget": {"max_calls": 60}}, tmp_path)
+    evaluation = run.evaluation
+    assert evaluation["tasks"]["default"]["n"] > 4, "the search leaves room for the test"
+    assert len(script.answered) <= 60
+    counted = run.summary["train"]["calls"] + sum(side["calls"] for side in evaluation["spent"].values())
+    assert 50 <= counted <= 60 + 2 * evaluation["tasks"]["default"]["n"], "nor is much less asked than it suffices for"
+
+
+def test_a_search_and_its_test_stay_within_the_cost_of_the_endpoint(tmp_path: Path) -> None:
+    run, script = fitted_within({"budget": {"max_cost": 0.06}}, tmp_path)  # 0.0006 a call
+    assert run.evaluation["tasks"]["default"]["n"] > 4
+    assert 40 <= len(script.answered) <= 100
+
+
+def test_no_request_goes_beyond_the_budget_of_the_method(tmp_path: Path) -> None:
+    run, script = fitted_within({"budget": {"max_calls": 100}}, tmp_path, max_calls=50)
+    assert run.summary["train"]["calls"] <= 50
+    assert len(script.answered) <= 50 + 2 * run.evaluation["tasks"]["default"]["n"] <= 100
+
+
+def test_two_commands_have_a_budget_each(tmp_path: Path) -> None:
+    _, script = fitted_within({"budget": {"max_calls": 60}}, tmp_path)
+    first = len(script.answered)
+    _, other = fitted_within({"budget": {"max_calls": 60}}, tmp_path / "other")
+    assert len(other.answered) == first
 
 
 def test_the_same_search_over_the_wire_and_here_finds_the_same_prompt(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The straight line: recipe -> data -> base -> method -> loop -> artefact -> proof -> evaluation -> report."""
 
+import contextlib
 import gc
 import json
 import os
@@ -39,9 +40,10 @@ from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.check import data_report
-from tailor.verbs.measure import Measured, check_metrics, evaluate
+from tailor.verbs.measure import Measured, check_metrics, evaluate, evaluation_calls
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import told_rows
+from tailor.wire.ledger import one_command
 
 DRIVERS = {"gradient": fit, "solve": solve.fit, "search": search.fit}
 """What is done with an attached method -> the loop that does it."""
@@ -55,6 +57,7 @@ OWN_LOADER = "tailor.verbs.own_forward"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
 
+@one_command()
 def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Carry a recipe through to its report, and return the JSON answer of `fit`.
 
@@ -70,7 +73,7 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     announce(prepared, place, reporter)
     _lock(folder, prepared, place)
     job = make_job(prepared, recipe, place, folder.path, reporter)
-    outcome = drive(job, folder)
+    outcome = drive(prepared, job, folder)
     facts = training_facts(job, outcome, baseline)
     proof = save_and_prove(prepared, job, folder)
     del job
@@ -84,10 +87,15 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     return summary
 
 
-def drive(job: Job, folder: RunFolder) -> Outcome:
-    """The loop that the method names; where it is interrupted, the best prompt so far can be tried at once."""
+def drive(prepared: Prepared, job: Job, folder: RunFolder) -> Outcome:
+    """The loop that the method names; where it is interrupted, the best prompt so far can be tried at once.
+
+    Of a budget of the base's own, room is kept for the requests of the evaluation.
+    """
+    own = getattr(job.base, "generator", None)
     try:
-        return DRIVERS[job.attached.driver](job)
+        with contextlib.nullcontext() if own is None else own.keeping(evaluation_calls(prepared)):
+            return DRIVERS[job.attached.driver](job)
     except Interrupted:
         if job.attached.prompt is not None:
             save(job, folder)

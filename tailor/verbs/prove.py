@@ -22,6 +22,7 @@ from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.fit import own_loader
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import prove_pipeline
+from tailor.wire.ledger import one_command
 
 PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
@@ -86,6 +87,7 @@ class Questions:
     stops: list[int] = field(default_factory=list)
 
 
+@one_command()
 def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str, Any]:
     """Run probe rows through the artefact as stock libraries load it, its merge, and its base; then ask a server, if named.
 

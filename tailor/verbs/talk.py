@@ -26,6 +26,7 @@ from tailor.recipe.base import BaseOptions
 from tailor.recipe.evaluate import EvaluateOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions
 from tailor.recipe.recipe import Recipe, base_options, load, parse
+from tailor.wire.ledger import one_command
 
 HERE = Origin("prompt", 1)
 CHOICE_TOKENS = 64
@@ -197,6 +198,7 @@ def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:
     return objective
 
 
+@one_command()
 def sides(name: str | Mapping[str, Any], limit: int) -> dict[str, Callable[[str], str]]:
     """A run's base and tuned model (or a base alone) as functions from a user's line to an answer, with histories."""
     file = made_by(Path(base_options(name).name)) / "recipe.yaml"

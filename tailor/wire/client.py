@@ -61,7 +61,7 @@ class ApiClient:
             known = self._known.get(key) or (self._cache.get(key) if self._cache else None)
             if known is not None:
                 usage = self._usage(body, known)
-                accounts.reserve(key, usage.cost)
+                accounts.reserve(key, usage.cost, cached=True)
                 accounts.settle(key, usage, cached=True)
             else:
                 known = self._paid(key, body, accounts, stop)

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tailor.core.answer_parts import split_answer
@@ -13,7 +14,7 @@ from tailor.core.errors import RecipeError
 from tailor.core.examples import Message
 from tailor.recipe.base import BudgetOptions, EndpointOptions
 from tailor.wire.client import ApiClient, Stopped
-from tailor.wire.ledger import Accounts, Ledger
+from tailor.wire.ledger import Accounts, Ledger, ledger_of
 
 WHERE = "base.endpoint.budget"
 
@@ -36,8 +37,12 @@ class ApiGenerator:
 
     @classmethod
     def of(cls, options: EndpointOptions) -> "ApiGenerator":
-        """An endpoint, under the budget of its options."""
-        return cls(ApiClient(options), Ledger(options.budget, WHERE))
+        """An endpoint, under the budget of its options, which holds for all that one command asks of it."""
+        return cls(ApiClient(options), ledger_of(options.name, options.budget, WHERE))
+
+    def keeping(self, later: int) -> AbstractContextManager[None]:
+        """While this lasts, the endpoint's budget keeps room for so many later requests."""
+        return self._budgets[0].keeping(later)
 
     def within(self, budget: Ledger) -> "ApiGenerator":
         """The same endpoint under a further budget, which several generators may share; it counts from here on."""
