@@ -366,6 +366,18 @@ class TestTheKey:
         assert files
         assert not any(SECRET in file.read_text() for file in files)
 
+    def test_a_key_that_is_an_ordinary_word_stays_in_answers(
+        self, url: str, script: Script, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
+        script.rule = lambda body: "The tank is EMPTY."
+        for _ in range(2):  # from the server, and from the cache
+            assert made(url).reply([ask("a")])[0].text == "The tank is EMPTY."
+        script.faults = [status(400, "EMPTY is not welcome")]
+        with pytest.raises(TailorError) as caught:
+            made(url).reply([ask("b")])
+        assert "EMPTY" not in str(caught.value)
+
     def test_a_refused_key_is_not_repeated(self, url: str, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_KEY", SECRET)
         script.key = "another"

@@ -107,7 +107,7 @@ class ApiClient:
     def _checked(self, text: str) -> Mapping[str, Any]:
         """An answer's JSON, which must hold what the protocol promises."""
         try:
-            answer = json.loads(self._blame.clean(text))
+            answer = json.loads(self._blame.redacted(text))
         except ValueError:
             raise self._blame.garbled("no JSON") from None
         told = answer.get("error") if isinstance(answer, dict) else None

@@ -18,6 +18,8 @@ SPENT_QUOTA = "insufficient_quota"
 LONGEST_WAIT = 300.0
 """Seconds; a server that asks for more is not waited for."""
 SHOWN = 300
+SECRET_LENGTH = 16
+"""Characters from which on a key is taken for a secret; a shorter one (`EMPTY`, `token`) is an ordinary word."""
 
 
 @dataclass(eq=False)
@@ -45,8 +47,12 @@ class Blame:
     key: str
 
     def clean(self, text: str) -> str:
-        """A text without the key, for some servers repeat it."""
+        """An error's text without the key, for some servers repeat it."""
         return text.replace(self.key, "…") if len(self.key) > len("none") else text
+
+    def redacted(self, answer: str) -> str:
+        """A good answer as it came, but for a secret that it repeats: answers are kept in files."""
+        return self.clean(answer) if len(self.key) >= SECRET_LENGTH else answer
 
     def of(self, error: Exception, reached: bool) -> Failure:
         """A failure of the client as one of ours; `reached` says whether the server has ever answered."""
