@@ -366,6 +366,40 @@ class TestTheKey:
         assert files
         assert not any(SECRET in file.read_text() for file in files)
 
+    @pytest.mark.parametrize(
+        ("address", "named", "sent"),
+        [
+            ("https://api.openai.com/v1", None, SECRET),
+            ("http://localhost:8000/v1", None, SECRET),
+            ("http://[::1]:8000/v1", None, SECRET),
+            ("https://api.openai.com.example.org/v1", None, "none"),
+            ("http://example.org/v1", None, "none"),
+            ("http://192.168.0.7/v1", None, "none"),
+            ("https://example.org/v1", "OPENAI_API_KEY", SECRET),
+            ("http://192.168.0.7/v1", "OPENAI_API_KEY", SECRET),
+            ("http://ollama:11434/v1", "OPENAI_API_KEY", SECRET),
+        ],
+    )
+    def test_a_key_that_no_recipe_names_goes_to_its_owner_alone(
+        self, address: str, named: str | None, sent: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+        assert made(address, api_key_env=named)._client._client.api_key == sent
+
+    @pytest.mark.parametrize("host", ["example.org", "8.8.8.8", "localhost.example.org", "[2001:4860:4860::8888]"])
+    def test_no_key_goes_over_the_internet_as_plain_text(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MY_KEY", SECRET)
+        with pytest.raises(RecipeError, match="as plain text") as caught:
+            made(f"http://{host}/v1", api_key_env="MY_KEY")
+        assert caught.value.where == "base.endpoint.url"
+        assert "https" in caught.value.fix
+        assert SECRET not in str(caught.value)
+
+    def test_a_server_that_wants_a_key_and_got_none_says_so(self, url: str, script: Script) -> None:
+        script.key = "its own"
+        with pytest.raises(TailorError, match="none was sent"):
+            made(url).reply([ask("a")])
+
     def test_a_key_that_is_an_ordinary_word_stays_in_answers(
         self, url: str, script: Script, monkeypatch: pytest.MonkeyPatch
     ) -> None:

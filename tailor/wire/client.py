@@ -1,7 +1,6 @@
 """One endpoint on the wire: each request is answered once, however often it is made, and retried while that makes sense."""
 
 import json
-import os
 import random
 import threading
 import time
@@ -10,15 +9,14 @@ from typing import Any
 
 import openai
 
-from tailor.core.errors import RecipeError, TailorError
+from tailor.core.errors import TailorError
 from tailor.core.paths import cache_folder
 from tailor.recipe.base import EndpointOptions
 from tailor.wire.cache import AnswerCache, content_key
 from tailor.wire.failures import Blame, Failure
+from tailor.wire.keys import key_of
 from tailor.wire.ledger import Accounts, Usage
 
-DEFAULT_KEY = "OPENAI_API_KEY"
-NO_KEY = "none"
 FIRST_WAIT, LAST_WAIT = 0.5, 30.0
 """Seconds before the first retry; doubled with each further one, up to the last."""
 OVERHEAD = 512
@@ -35,12 +33,12 @@ class ApiClient:
     """An endpoint: its requests, their retries, and the answers that are known already.
 
     Raises:
-        RecipeError: the environment variable that should hold the key is not set.
+        RecipeError: there is no key where the recipe names one, or it would be sent in the open.
     """
 
     def __init__(self, options: EndpointOptions) -> None:
         self.options = options
-        key = _key(options)
+        key = key_of(options)
         self._blame = Blame(options, key)
         self._client = openai.OpenAI(base_url=options.url, api_key=key, timeout=options.timeout, max_retries=0)
         self._cache = AnswerCache(cache_folder() / "answers") if options.cache else None
@@ -159,17 +157,3 @@ class ApiClient:
             completion = len(json.dumps(answer["choices"], ensure_ascii=False).encode("utf-8", "surrogatepass"))
         prices = self.options.prices
         return Usage(prompt, completion, (prices.prompt * prompt + prices.completion * completion) / MILLION)
-
-
-def _key(options: EndpointOptions) -> str:
-    """The key, from the environment alone; servers on one's own machine mostly want none."""
-    name = options.api_key_env or DEFAULT_KEY
-    key = os.environ.get(name, "").strip()
-    if not key and options.api_key_env:
-        raise RecipeError(
-            f"the environment has no {name}, which should hold the key",
-            where="base.endpoint.api_key_env",
-            fix=f"export {name}=…",
-            code="no_key",
-        )
-    return key or NO_KEY

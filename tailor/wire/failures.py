@@ -10,6 +10,7 @@ import openai
 
 from tailor.core.errors import TailorError
 from tailor.recipe.base import EndpointOptions
+from tailor.wire.keys import NO_KEY, variable_of
 
 PASSING = {408, 409, 425, 429}
 """Statuses that pass, as those from 500 on do."""
@@ -48,7 +49,7 @@ class Blame:
 
     def clean(self, text: str) -> str:
         """An error's text without the key, for some servers repeat it."""
-        return text.replace(self.key, "…") if len(self.key) > len("none") else text
+        return text.replace(self.key, "…") if self.key != NO_KEY else text
 
     def redacted(self, answer: str) -> str:
         """A good answer as it came, but for a secret that it repeats: answers are kept in files."""
@@ -77,8 +78,10 @@ class Blame:
     def _status(self, error: openai.APIStatusError) -> Failure:
         status, told, options = error.status_code, _told(error), self.options
         if status in (401, 403):
-            name = options.api_key_env or "OPENAI_API_KEY"
-            return self._failure(f"the server refuses the key: {told}", f"set {name} to its key", "key_refused", False)
+            name = variable_of(options)
+            fix = f"set {name} to its key" if name else "name the variable that holds its key: base.endpoint.api_key_env"
+            refused = "the server refuses the key" if self.key != NO_KEY else "the server wants a key, and none was sent"
+            return self._failure(f"{refused}: {told}", fix, "key_refused", False)
         if status == 404:
             fix = "name a model that the server offers, and the address up to /v1"
             return self._failure(f"there is no model {options.model!r} there: {told}", fix, "no_model", False)
