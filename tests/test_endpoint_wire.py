@@ -115,6 +115,24 @@ class TestAnswers:
         reply = made(url).reply([ask("sum?")])[0]
         assert (reply.text, reply.thinking) == ("42", "so")
 
+    def test_parts_of_text_are_one_answer(self, url: str, script: Script) -> None:
+        parts = [{"type": "text", "text": "<think>so</think>4"}, {"type": "text", "text": "2"}]
+        script.rule = lambda body: {"role": "assistant", "content": parts}
+        for _ in range(2):  # from the server, and from the cache
+            reply = made(url).reply([ask("sum?")])[0]
+            assert (reply.text, reply.thinking) == ("42", "so")
+        assert len(script.heard) == 1
+
+    @pytest.mark.parametrize("content", [[{"type": "image_url", "image_url": {"url": "x"}}], ["42"], {"a": 1}, 42])
+    def test_what_is_no_text_is_an_error_and_is_not_kept(self, url: str, script: Script, content: Any) -> None:
+        script.rule = lambda body: {"role": "assistant", "content": content}
+        with pytest.raises(TailorError, match="cannot be read: content") as caught:
+            made(url).reply([ask("sum?")])
+        assert caught.value.code == "unreadable"
+        assert len(script.heard) == 1, "it would be so again"
+        script.rule = lambda body: "42"
+        assert made(url).reply([ask("sum?")])[0].text == "42"
+
     def test_the_request_as_one_string_says_all_that_is_asked(self, url: str) -> None:
         generator = made(url)
         first, other = generator.request(ask("a")), generator.request(ask("b"))

@@ -12,6 +12,7 @@ import openai
 from tailor.core.errors import TailorError
 from tailor.core.paths import cache_folder
 from tailor.recipe.base import EndpointOptions
+from tailor.wire.answers import Unreadable, fault_of
 from tailor.wire.cache import AnswerCache, content_key
 from tailor.wire.failures import Blame, Failure
 from tailor.wire.keys import key_of
@@ -56,7 +57,7 @@ class ApiClient:
         """
         key = content_key(self.options.url, self.options.protocol, body)
         with self._locks.setdefault(key, threading.Lock()):  # the same question twice at once: the second waits
-            known = self._known.get(key) or (self._cache.get(key) if self._cache else None)
+            known = self._known.get(key) or self._kept(key)
             if known is not None:
                 usage = self._usage(body, known)
                 accounts.reserve(key, usage.cost, cached=True)
@@ -65,6 +66,14 @@ class ApiClient:
                 known = self._paid(key, body, accounts, stop)
             self._known[key] = known
         return known
+
+    def _kept(self, key: str) -> Mapping[str, Any] | None:
+        """What the cache holds; what cannot be read of it is asked for anew."""
+        answer = self._cache.get(key) if self._cache else None
+        try:
+            return None if answer is None or fault_of(answer, self.options.protocol) else answer
+        except Unreadable:
+            return None
 
     def _paid(self, key: str, body: Mapping[str, Any], accounts: Accounts, stop: threading.Event) -> Mapping[str, Any]:
         for failed in range(self.options.retries + 1):
@@ -112,12 +121,11 @@ class ApiClient:
         if told:
             raise self._blame.garbled(f"an error: {told.get('message', told) if isinstance(told, dict) else told}")
         try:
-            choice = answer["choices"][0]
-            fits = isinstance(choice["message"] if self.options.protocol == "chat" else choice["text"], dict | str)
-        except (KeyError, IndexError, TypeError):
-            fits = False
-        if not fits:
-            raise self._blame.garbled("no choices")
+            fault = fault_of(answer, self.options.protocol)
+        except Unreadable as error:
+            raise self._blame.unreadable(str(error)) from None
+        if fault:
+            raise self._blame.garbled(fault)
         return answer  # type: ignore[no-any-return]
 
     def _after(self, failure: Failure, failed: int, stop: threading.Event) -> None:

@@ -75,6 +75,12 @@ class Blame:
         told = f"the answer is not what an OpenAI-compatible API gives ({reason})"
         return self._failure(told, "give the address up to /v1", perhaps_billed=True)
 
+    def unreadable(self, reason: str) -> Failure:
+        """An answer that is none of a kind that can be read, and would be so again."""
+        fix = "name a model that answers with text, or ask it for text by base.endpoint.request"
+        told = f"the answer cannot be read: {reason}"
+        return self._failure(told, fix, "unreadable", passes=False, perhaps_billed=True)
+
     def _status(self, error: openai.APIStatusError) -> Failure:
         status, told, options = error.status_code, _told(error), self.options
         if status in (401, 403):

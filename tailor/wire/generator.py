@@ -13,6 +13,7 @@ from tailor.core.contracts import Question, Reply
 from tailor.core.errors import RecipeError
 from tailor.core.examples import Message
 from tailor.recipe.base import BudgetOptions, EndpointOptions
+from tailor.wire.answers import text_of
 from tailor.wire.client import ApiClient, Stopped
 from tailor.wire.ledger import Accounts, Ledger, ledger_of
 
@@ -123,7 +124,7 @@ class ApiGenerator:
             parts = split_answer(choice["text"])
             return Reply(parts.text, parts.calls, parts.thinking, cut or parts.unfinished_thinking)
         message = choice["message"]
-        parts = split_answer(message.get("content") or message.get("refusal") or "")
+        parts = split_answer(text_of(message))
         calls = tuple(call for call in map(_as_call, message.get("tool_calls") or ()) if call is not None)
         thinking = message.get("reasoning_content") or message.get("reasoning") or parts.thinking
         return Reply(parts.text, calls or parts.calls, str(thinking), cut or parts.unfinished_thinking)
