@@ -305,6 +305,16 @@ class TestBudgets:
         assert len(script.answered) == 100, "raised, it goes on from what is kept"
         assert generator.spent()["cached_calls"] == 37
 
+    def test_what_waits_for_room_is_not_sent_after_a_final_failure(self, url: str, script: Script) -> None:
+        script.slow = 0.2  # the second waits for the first one's room meanwhile
+        script.faults = [status(400, "no")]
+        for _ in range(3):
+            with pytest.raises(TailorError) as caught:
+                texts(made(url, concurrency=4, budget={"max_calls": 1}), 4)
+            assert caught.value.code == "bad_request"
+            script.faults = [status(400, "no")]
+        assert len(script.heard) == 3
+
     def test_just_enough_is_enough(self, url: str, script: Script) -> None:
         assert texts(made(url, concurrency=16, budget={"max_calls": 20}), 20) == expected(20)
 

@@ -79,13 +79,21 @@ class ApiClient:
         for failed in range(self.options.retries + 1):
             self._wait_for_turn(stop)
             accounts.reserve(key, self._most(body))
+            if stop.is_set():  # while it waited for room
+                accounts.release(key, perhaps_billed=False)
+                raise Stopped
             try:
                 answer = self._send(body)
             except Failure as failure:
+                if final := self._final(failure, failed):
+                    stop.set()  # before its room is given to a request that waits for it
                 accounts.release(key, perhaps_billed=failure.perhaps_billed)
-                self._after(failure, failed, stop)
+                if final is not None:
+                    raise final from None
+                self._pause(failure, failed, stop)
                 continue
             except BaseException:
+                stop.set()
                 accounts.release(key, perhaps_billed=True)
                 raise
             self._reached = True
@@ -128,14 +136,16 @@ class ApiClient:
             raise self._blame.garbled(fault)
         return answer  # type: ignore[no-any-return]
 
-    def _after(self, failure: Failure, failed: int, stop: threading.Event) -> None:
-        """Wait as long as makes sense before the next try; raise where there is none."""
-        if not failure.passes:
-            raise failure.error
-        if failed == self.options.retries:
-            error = failure.error
-            times = f", {failed + 1} times in a row" if failed else ""
-            raise TailorError(error.message + times, where=error.where, fix=error.fix, code=error.code)
+    def _final(self, failure: Failure, failed: int) -> TailorError | None:
+        """What to tell of a failure after which nothing is tried again; None where something is."""
+        if failure.passes and failed < self.options.retries:
+            return None
+        error = failure.error
+        times = f", {failed + 1} times in a row" if failure.passes and failed else ""
+        return TailorError(error.message + times, where=error.where, fix=error.fix, code=error.code)
+
+    def _pause(self, failure: Failure, failed: int, stop: threading.Event) -> None:
+        """Wait as long as makes sense before the next try."""
         if failure.wait is not None:
             self._quiet_until = max(self._quiet_until, time.monotonic() + failure.wait)
             return
