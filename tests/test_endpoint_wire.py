@@ -329,6 +329,17 @@ class TestBudgets:
         assert len(script.answered) * 0.0006 <= 0.05
         assert len(script.answered) > 50, "nor is much less asked than it suffices for"
 
+    def test_the_longest_of_two_limits_is_what_an_answer_may_cost(self, url: str, script: Script) -> None:
+        more = {"request": {"max_completion_tokens": 1000}, "prices": {"completion": 100.0}}
+        with pytest.raises(BudgetSpent, match=r"may cost 0\.1"):
+            made(url, **more, budget={"max_cost": 0.05}).reply([ask("a")], max_new_tokens=5)
+        assert not script.heard
+
+    @pytest.mark.parametrize("request_", [{"best_of": 4}, {"n": 2}, {"max_tokens": -1}, {"max_completion_tokens": "9"}])
+    def test_what_would_cost_more_than_can_be_told_is_refused(self, url: str, request_: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="is not for a recipe to set|is a number of tokens"):
+            made(url, request=request_)
+
     def test_what_may_have_been_billed_is_spent(self, url: str, script: Script) -> None:
         script.faults = [garbled] * 50
         prices = {"completion": 1000.0}

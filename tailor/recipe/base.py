@@ -12,8 +12,10 @@ from tailor.recipe.options import Options, from_short_form
 HIDDEN = "hidden_input"
 """The type of a complaint about a value that may be a secret, and so is never repeated."""
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-OURS = {"model", "messages", "prompt", "tools", "stream", "n"}
-"""Keys of a request that a question or its answer's form decides."""
+OURS = {"model", "messages", "prompt", "tools", "stream", "n", "best_of", "num_return_sequences", "echo"}
+"""Keys of a request that a question or its answer's form decides; several answers would be billed and one of them read."""
+LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "n_predict")
+"""Keys by which servers take the length of an answer."""
 WEB = ("http://", "https://")
 
 
@@ -75,6 +77,10 @@ class EndpointOptions(Options):
     def _foreign_keys(cls, request: dict[str, Any]) -> dict[str, Any]:
         for key in sorted(OURS & request.keys()):
             raise ValueError(f"{key} is not for a recipe to set in a request")
+        for key in LIMITS:
+            limit = request.get(key)
+            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+                raise ValueError(f"{key} is a number of tokens, or null")
         return request
 
     @model_validator(mode="after")

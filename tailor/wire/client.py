@@ -11,7 +11,7 @@ import openai
 
 from tailor.core.errors import TailorError
 from tailor.core.paths import cache_folder
-from tailor.recipe.base import EndpointOptions
+from tailor.recipe.base import LIMITS, EndpointOptions
 from tailor.wire.answers import Unreadable, fault_of
 from tailor.wire.cache import AnswerCache, content_key
 from tailor.wire.failures import Blame, Failure
@@ -161,7 +161,7 @@ class ApiClient:
     def _most(self, body: Mapping[str, Any]) -> float:
         """The most that a request can cost: a token is a byte of text at least."""
         prices, length = self.options.prices, len(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        answer = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+        answer = max((body[name] for name in LIMITS if name in body), default=0)
         return (prices.prompt * (length + OVERHEAD) + prices.completion * answer) / MILLION
 
     def _usage(self, body: Mapping[str, Any], answer: Mapping[str, Any]) -> Usage:

@@ -12,7 +12,7 @@ from tailor.core.answer_parts import split_answer
 from tailor.core.contracts import Question, Reply
 from tailor.core.errors import RecipeError
 from tailor.core.examples import Message
-from tailor.recipe.base import BudgetOptions, EndpointOptions
+from tailor.recipe.base import LIMITS, BudgetOptions, EndpointOptions
 from tailor.wire.answers import text_of
 from tailor.wire.client import ApiClient, Stopped
 from tailor.wire.ledger import Accounts, Ledger, ledger_of
@@ -175,7 +175,7 @@ def _check_bound(options: EndpointOptions, budget: Ledger) -> None:
             where=f"{budget.where}.max_cost",
             fix="add base.endpoint.prices={prompt: …, completion: …}",
         )
-    if not (options.request.get("max_tokens", True) or options.request.get("max_completion_tokens")):
+    if not any({"max_tokens": options.max_new_tokens, **options.request}.get(name) for name in LIMITS):
         raise RecipeError(
             "a cost can only be kept to where answers are bounded",
             where="base.endpoint.request",
