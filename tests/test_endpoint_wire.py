@@ -174,6 +174,15 @@ class TestFaults:
         assert texts(generator, 3) == expected(3)
         assert 0.5 <= time.monotonic() - begun < 3
 
+    def test_a_server_that_asks_for_no_wait_gets_one_that_doubles(
+        self, url: str, script: Script, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client, "FIRST_WAIT", 0.1)
+        script.faults = [status(429, Retry_After="0")] * 3
+        begun = time.monotonic()
+        assert texts(made(url, retries=3), 1) == expected(1)
+        assert 0.75 * (0.1 + 0.2 + 0.4) <= time.monotonic() - begun < 5
+
     @pytest.mark.parametrize("fault", [status(500, "broken"), silence(0.4), drop, hang_up, garbled])
     def test_what_does_not_pass_is_one_error_after_the_retries(self, url: str, script: Script, fault: Any) -> None:
         script.faults = [fault] * 50

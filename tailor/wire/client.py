@@ -20,6 +20,8 @@ from tailor.wire.ledger import Accounts, Usage
 
 FIRST_WAIT, LAST_WAIT = 0.5, 30.0
 """Seconds before the first retry; doubled with each further one, up to the last."""
+LATER = (1.0, 1.1)
+"""By how much requests come later than the server asks for, so that they do not come all at once."""
 OVERHEAD = 512
 """Tokens that a server's own template may add to a request, beyond those that its JSON has bytes for."""
 MILLION = 1e6
@@ -145,16 +147,17 @@ class ApiClient:
         return TailorError(error.message + times, where=error.where, fix=error.fix, code=error.code)
 
     def _pause(self, failure: Failure, failed: int, stop: threading.Event) -> None:
-        """Wait as long as makes sense before the next try."""
+        """Wait before the next try: a while that doubles, and not less than the server asks for."""
+        pause = min(LAST_WAIT, FIRST_WAIT * 2**failed) * random.uniform(0.75, 1.25)
         if failure.wait is not None:
             self._quiet_until = max(self._quiet_until, time.monotonic() + failure.wait)
-            return
-        stop.wait(min(LAST_WAIT, FIRST_WAIT * 2**failed) * random.uniform(0.75, 1.25))
+            pause = max(pause, failure.wait * random.uniform(*LATER))
+        stop.wait(pause)
 
     def _wait_for_turn(self, stop: threading.Event) -> None:
         """A server that asks to be left alone is left alone by every request."""
         while (left := self._quiet_until - time.monotonic()) > 0 and not stop.is_set():
-            stop.wait(left)
+            stop.wait(left * random.uniform(*LATER))
         if stop.is_set():
             raise Stopped
 
