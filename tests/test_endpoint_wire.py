@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,6 +217,23 @@ class TestFaults:
         with pytest.raises(TailorError, match="cannot be reached") as caught:
             made(address).reply([ask("a")])
         assert caught.value.fix == "start it"
+
+    def test_an_address_that_no_one_knows_is_said_at_once(self) -> None:
+        begun = time.monotonic()
+        with pytest.raises(TailorError, match="cannot be reached"):
+            made("https://there.is.no.such.host.invalid/v1").reply([ask("a")])
+        assert time.monotonic() - begun < 10
+
+    def test_a_certificate_that_is_not_trusted_is_not_tried_again(self, script: Script, tmp_path: Path) -> None:
+        certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+        how = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+        if not shutil.which("openssl"):
+            pytest.skip("there is no openssl to make a certificate with")
+        made_by = ["openssl", "req", *how, "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(made_by, check=True, capture_output=True)
+        with serving(script, (certificate, key)) as address, pytest.raises(TailorError, match="certificate"):
+            made(address).reply([ask("a")])
+        assert not script.heard
 
     def test_what_was_answered_before_a_failure_is_kept(self, url: str, script: Script) -> None:
         script.faults = [None, None, None, status(400)]

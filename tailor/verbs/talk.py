@@ -20,7 +20,7 @@ from tailor.core.runs import RunFolder, made_by
 from tailor.data.canonical import BUILDERS, Cells
 from tailor.evaluation.answering import Asking, Held, generate_ids, measure_all, score
 from tailor.evaluation.generators import generator_of
-from tailor.evaluation.written import answers_to, asked_of
+from tailor.evaluation.written import answers_to, asked_of, first_that_fits
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.evaluate import EvaluateOptions
@@ -61,9 +61,9 @@ class Model:
         if self.output.head != "tokens":
             raise BaseError("this model reads texts and writes none", where=self.base.name, fix="use predict")
         question = Question(tuple(messages), tuple(tools), "")
-        objective, fits = self.objective, getattr(self.generator, "fits", None)
+        objective = self.objective
         questions = [question] if objective is None else objective.posed(objective.typed(question))
-        asked = next((one for one in questions if fits is None or fits(one)), None)
+        asked = first_that_fits(self.generator, questions)
         if asked is None:
             raise self._no_room("the prompt")
         temperature = 0.0 if seed is None else 1.0

@@ -2,7 +2,10 @@
 
 import email.utils
 import json
+import socket
+import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,7 @@ from tailor.wire.keys import NO_KEY, variable_of
 PASSING = {408, 409, 425, 429}
 """Statuses that pass, as those from 500 on do."""
 NOT_THERE = {501, 505}
+NOBODY_THERE = (ConnectionRefusedError, socket.gaierror)
 SPENT_QUOTA = "insufficient_quota"
 LONGEST_WAIT = 300.0
 """Seconds; a server that asks for more is not waited for."""
@@ -61,9 +65,12 @@ class Blame:
             told = f"the server gives no sign for {self.options.timeout:g} seconds"
             return self._failure(told, "raise base.endpoint.timeout", perhaps_billed=True)
         if isinstance(error, openai.APIConnectionError):
-            refused = type(error.__cause__).__name__ == "ConnectError"
             reason = str(error.__cause__ or error).strip() or "no connection"
-            if refused:
+            causes = list(_causes(error))
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+                fix = "give the address by the name that its certificate has, or trust its issuer by SSL_CERT_FILE"
+                return self._failure(f"the server's certificate is not to be trusted: {reason}", fix, passes=False)
+            if any(isinstance(cause, NOBODY_THERE) for cause in causes):
                 return self._failure(f"the server cannot be reached: {reason}", "start it", passes=reached)
             return self._failure(f"the connection breaks off: {reason}", perhaps_billed=True)
         if isinstance(error, openai.APIStatusError):
@@ -115,6 +122,13 @@ class Blame:
     ) -> Failure:
         error = TailorError(self.clean(told)[:SHOWN], where=self.options.name, fix=fix, code=code)
         return Failure(error, passes, wait, perhaps_billed)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """What an error came of, down to the operating system's own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def retry_after(headers: Any) -> float | None:

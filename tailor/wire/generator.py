@@ -93,6 +93,10 @@ class ApiGenerator:
         asked = {"model": self.options.model, **self._asked(question)}
         return json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
+    def fits(self, question: Question) -> bool:
+        """Nothing is known of its context from here: the server says where a request is too long."""
+        return True
+
     def spent(self) -> Mapping[str, float]:
         """Answered requests, their tokens and cost; `cached_calls` of them came from the cache, `paid` was paid now."""
         ledger = self._count
