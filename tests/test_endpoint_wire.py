@@ -179,9 +179,11 @@ class TestFaults:
         self, url: str, script: Script, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(client, "FIRST_WAIT", 0.1)
+        generator = made(url, retries=3)
+        generator.reply([ask("a first one, for the client takes its time with it")])
         script.faults = [status(429, Retry_After="0")] * 3
         begun = time.monotonic()
-        assert texts(made(url, retries=3), 1) == expected(1)
+        assert texts(generator, 1) == expected(1)
         assert 0.75 * (0.1 + 0.2 + 0.4) <= time.monotonic() - begun < 5
 
     @pytest.mark.parametrize("fault", [status(500, "broken"), silence(0.4), drop, hang_up, garbled])
