@@ -12,6 +12,7 @@ from api_server import Script, serving
 from tiny import in_this_process, save_llama
 
 import tailor
+import tailor.api
 from tailor.core.contracts import Question
 from tailor.core.examples import Message
 from tailor.core.reporting import Reporter
@@ -168,6 +169,30 @@ def test_no_request_goes_beyond_the_budget_of_the_method(tmp_path: Path) -> None
     run, script = fitted_within({"budget": {"max_calls": 100}}, tmp_path, max_calls=50)
     assert run.summary["train"]["calls"] <= 50
     assert len(script.answered) <= 50 + 2 * run.evaluation["tasks"]["default"]["n"] <= 100
+
+
+@pytest.mark.parametrize("evolve", [0, 3])
+def test_no_search_asks_for_more_or_costs_more_than_its_plan_says(tmp_path: Path, evolve: int) -> None:
+    script, said = Script(rule=follows if evolve else needs_demonstrations), list[str]()
+    reporter = Reporter(quiet=True)
+    reporter.say = said.append  # type: ignore[method-assign]
+    with serving(script) as url:
+        endpoint = {"url": url, "model": "m", "prices": {"prompt": 10.0, "completion": 100.0}}
+        parts: dict[str, Any] = {
+            "base": {"endpoint": endpoint},
+            "data": reviews(tmp_path),
+            "method": {"name": "prompt", "candidates": 8, "demonstrations": 4, "evolve": evolve},
+        }
+        plan = tailor.api.plan_fit(tailor.api.make_recipe(**parts))["plan"]
+        assert not script.heard, "a plan asks nothing"
+        run = tailor.fit(**parts, output=str(tmp_path / "run"), reporter=reporter)
+        limited = parts | {"base": {"endpoint": endpoint | {"budget": {"max_calls": 40, "max_cost": 0.5}}}}
+        within = tailor.api.plan_fit(tailor.api.make_recipe(**limited))["plan"]
+    assert (within["calls_at_most"], within["cost_at_most"]) == (40, 0.5)
+    assert len(script.answered) <= plan["calls_at_most"] <= 3 * len(script.answered)
+    cost = run.summary["train"]["cost"] + sum(side["cost"] for side in run.evaluation["spent"].values())
+    assert cost <= plan["cost_at_most"]
+    assert any(f"at most {plan['calls_at_most']:,} calls" in line and "cost at most" in line for line in said)
 
 
 def test_two_commands_have_a_budget_each(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from tailor.evaluation.proof import CLASSES, ROWS, Logits, Probe, Proof, judge, 
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.recipe import Recipe, load
+from tailor.verbs.at_most import at_most
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate, evaluation_calls
 from tailor.verbs.own_requests import prove_prompt
@@ -122,9 +123,9 @@ def outlook(prepared: Prepared, place: Place, steps: int | None = None) -> dict[
     train, options = prepared.splits["train"], prepared.recipe.train
     steps = total_steps(options, len(train.store)) if steps is None else steps
     tokens = train.tokens * steps * options.examples_per_batch // len(train.store)
-    amount = {"steps": steps, "tokens": tokens}
+    amount: dict[str, Any] = {"steps": steps, "tokens": tokens}
     if prepared.recipe.gradient_method.asks:
-        amount = {"candidates": prepared.recipe.method.candidates}  # type: ignore[attr-defined]
+        amount = {"candidates": prepared.recipe.method.candidates, **at_most(prepared).as_dict()}  # type: ignore[attr-defined]
     plan = {
         **amount,
         "device": place.kind,
@@ -151,6 +152,8 @@ def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
         else f"up to {recipe.method.candidates} prompts in each race on dev"  # type: ignore[attr-defined]
     )
     reporter.say(f"method {recipe.gradient_method.name} · {steps} · up to {recipe.data.max_length} tokens a row")  # type: ignore[attr-defined]
+    if recipe.gradient_method.asks:
+        reporter.say(at_most(prepared).said())
     for problem in data_report(prepared)["problems"]:
         if problem["severity"] == "warning":
             reporter.say(f"warning: {problem['message']}")

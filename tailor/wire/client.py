@@ -164,8 +164,7 @@ class ApiClient:
     def _most(self, body: Mapping[str, Any]) -> float:
         """The most that a request can cost: a token is a byte of text at least."""
         prices, length = self.options.prices, len(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        answer = max((body[name] for name in LIMITS if name in body), default=0)
-        return (prices.prompt * (length + OVERHEAD) + prices.completion * answer) / MILLION
+        return (prices.prompt * (length + OVERHEAD) + prices.completion * _limit(body)) / MILLION
 
     def _usage(self, body: Mapping[str, Any], answer: Mapping[str, Any]) -> Usage:
         """What the server says that a request took; what it leaves unsaid is taken for its bytes."""
@@ -178,3 +177,12 @@ class ApiClient:
             completion = len(json.dumps(answer["choices"], ensure_ascii=False).encode("utf-8", "surrogatepass"))
         prices = self.options.prices
         return Usage(prompt, completion, (prices.prompt * prompt + prices.completion * completion) / MILLION)
+
+
+def longest_answer(options: EndpointOptions, limit: int) -> int:
+    """Tokens that an endpoint may answer with where so many are asked for: what its recipe adds to a request counts too."""
+    return _limit({"max_tokens": limit, **options.request})
+
+
+def _limit(body: Mapping[str, Any]) -> int:
+    return max((body[name] or 0 for name in LIMITS if name in body), default=0)
