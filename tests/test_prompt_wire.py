@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,15 @@ from tiny import in_this_process, save_llama
 import tailor
 import tailor.api
 from tailor.core.contracts import Question
+from tailor.core.errors import RunError
 from tailor.core.examples import Message
 from tailor.core.reporting import Reporter
 from tailor.evaluation import proof
+from tailor.objectives.tokens import TokenObjective
+from tailor.verbs import own_requests
 from tailor.verbs.talk import model_of
 
+FRESH = subprocess.run
 MOODS = {"positive": "superb", "negative": "dreadful"}
 
 
@@ -48,7 +53,7 @@ def needs_demonstrations(body: Mapping[str, Any]) -> str:
     return mood if shown >= 2 else "I would say positive."
 
 
-def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path) -> None:
+def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(rule=needs_demonstrations)
     with serving(script) as url:
         run = tailor.fit(
@@ -63,7 +68,16 @@ def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path) -> No
         assert task["metrics"]["accuracy"]["base"] <= 0.75
         assert run.proof["passed"]
         assert run.predict(["It was dreadful."]) == ["negative"]
-        assert tailor.prove(run)["passed"]
+    monkeypatch.setattr(proof.subprocess, "run", FRESH)  # the rest in a process of its own, as users have it
+    assert tailor.prove(run)["passed"], "no server is needed"
+    monkeypatch.setattr(own_requests, "LONGEST", 0.05)
+    with pytest.raises(RunError, match=r"within 0.05 seconds"):
+        tailor.prove(run)
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
+    posed = TokenObjective.posed
+    monkeypatch.setattr(TokenObjective, "posed", lambda self, question: posed(self, question)[1:])
+    problem = tailor.prove(run)["problems"][0]
+    assert "requests differ from those scored" in problem, "what poses a question decides what is proved"
 
 
 def shows_how_short(body: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tailor.bases.chat import Segment
-from tailor.bases.loading import HEAD_DESCRIPTION, find
+from tailor.bases.loading import HEAD_DESCRIPTION, Source, find
 from tailor.compose import choose_place, load_dtype
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec, Question
@@ -162,6 +162,19 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     """A base loaded for what a recipe teaches; `labels` are the outputs where the base names none itself."""
     source = find(options)
     place = choose_place(recipe, source)
+    base, objective = described(source, recipe, labels)
+    plain = OutputSpec("noise" if "noise" in base.heads else "tokens")
+    output = objective.output if objective is not None else plain
+    if source.pooling == "mean":
+        output = dataclasses.replace(output, pooling="mean")
+    base.load(output, load_dtype(recipe, place, source))
+    if base.model is not None:
+        base.model.to(place.device).eval()
+    return Model(base, place, objective, output, recipe.evaluate)
+
+
+def described(source: Source, recipe: Recipe, labels: Sequence[str] = ()) -> tuple[Any, Any]:
+    """A base for what a recipe teaches, without its weights, and the objective that asks it, behind the prompt in force."""
     objective = _objective(recipe, source.labels or tuple(labels))
     limit = recipe.data.max_length
     reads = objective is not None and not objective.generates and limit != "auto"  # as much of a text as in training
@@ -175,14 +188,7 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
         objective.meet(base)
         own = next(iter(getattr(recipe.method, "instructions", ())), "")
         objective = objective.under(source.prompt or objective.bare(own))
-    plain = OutputSpec("noise" if "noise" in base.heads else "tokens")
-    output = objective.output if objective is not None else plain
-    if source.pooling == "mean":
-        output = dataclasses.replace(output, pooling="mean")
-    base.load(output, load_dtype(recipe, place, source))
-    if base.model is not None:
-        base.model.to(place.device).eval()
-    return Model(base, place, objective, output, recipe.evaluate)
+    return base, objective
 
 
 def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:
