@@ -58,6 +58,10 @@ class Handler(BaseHTTPRequestHandler):
     def script(self) -> Script:
         return self.server.script  # type: ignore[attr-defined,no-any-return]
 
+    def do_GET(self) -> None:
+        """The models that there are."""
+        self.send(200, {"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "us"}]})
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         script, given = self.script, self.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -22,6 +22,7 @@ from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.fit import own_loader
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import prove_pipeline
+from tailor.verbs.served_prompt import judge_served_prompt
 from tailor.wire.ledger import one_command
 
 PROMPTS, ROWS = 32, 16
@@ -94,9 +95,7 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
     Raises `TailorError` where artefact, base or server cannot be had at all; a proof that fails is an answer.
     """
     if prompt := _prompt_run(Path(model).expanduser()):
-        if served:
-            raise TailorError("a prompt is proved by its requests, not through a server", where=model)
-        return prove_prompt(prompt).as_dict()
+        return _prove_prompt(prompt, served).as_dict()
     artefact = _artefact(Path(model).expanduser(), base)
     if isinstance(artefact.below, PipelineSource) and not served:
         return _same_base(artefact, prove_pipeline(artefact.folder, artefact.below)).as_dict()
@@ -132,6 +131,16 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         for problem in problems:
             proof.add(problem)
     return proof.as_dict()
+
+
+def _prove_prompt(run: RunFolder, served: str | None) -> Proof:
+    """A prompt is proved by its requests, and a server by its answers to them."""
+    proof = prove_prompt(run)
+    if served:
+        proof.served, problems = judge_served_prompt(run, served)
+        for problem in problems:
+            proof.add(problem)
+    return proof
 
 
 def _run(probe: Probe, artefact: Artefact) -> Found:
