@@ -366,7 +366,7 @@ class TestBudgets:
 
     @pytest.mark.parametrize("request_", [{"best_of": 4}, {"n": 2}, {"max_tokens": -1}, {"max_completion_tokens": "9"}])
     def test_what_would_cost_more_than_can_be_told_is_refused(self, url: str, request_: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="is not for a recipe to set|is a number of tokens"):
+        with pytest.raises(ValueError, match=r"is not for a recipe to set|is a number of tokens"):
             made(url, request=request_)
 
     def test_what_may_have_been_billed_is_spent(self, url: str, script: Script) -> None:

@@ -14,6 +14,7 @@ from tiny import in_this_process, save_llama
 
 import tailor
 import tailor.api
+from tailor.cli.fit import summary_answer
 from tailor.core.contracts import Question
 from tailor.core.errors import RunError
 from tailor.core.examples import Message
@@ -183,6 +184,30 @@ def test_no_request_goes_beyond_the_budget_of_the_method(tmp_path: Path) -> None
     run, script = fitted_within({"budget": {"max_calls": 100}}, tmp_path, max_calls=50)
     assert run.summary["train"]["calls"] <= 50
     assert len(script.answered) <= 50 + 2 * run.evaluation["tasks"]["default"]["n"] <= 100
+
+
+def test_a_server_is_held_to_the_answers_that_the_prompt_was_scored_by(tmp_path: Path) -> None:
+    run, _ = fitted_within({}, tmp_path)
+    rules: dict[str, Any] = {
+        "": needs_demonstrations,
+        "the server ignores the prompt": lambda body: needs_demonstrations({"messages": body["messages"][-1:]}),
+        "as they were answered when scored": lambda body: f"{len(body['messages'])} turns",
+    }
+    for problem, rule in rules.items():
+        script = Script(rule=rule)
+        with serving(script) as url:  # the base itself is not there any more
+            answer = tailor.prove(run, served=url)
+        assert answer["passed"] == (not problem)
+        assert answer["served"]["prompts"] >= 8
+        assert all(problem in said for said in answer["problems"])
+        assert len(script.heard) >= 8, "the server itself was asked"
+    assert answer["served"]["equal_to_scored"] == 0
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "The prompt that was found" in page
+    assert "superb" in page.partition("The prompt that was found")[2].partition("</section>")[0]
+    shown = summary_answer(run.summary).text
+    assert f"demonstrations ({run.path / 'model' / 'prompt.md'})" in shown
+    assert "Answer with one of: negative, positive." in shown
 
 
 @pytest.mark.parametrize("evolve", [0, 3])

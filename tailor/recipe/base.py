@@ -39,7 +39,8 @@ class EndpointOptions(Options):
     url: str = Field(description="the API's address, up to /v1")
     model: str = Field(min_length=1, description="the model's name there")
     api_key_env: str | None = Field(
-        None, description="environment variable that holds the key; null: OPENAI_API_KEY for OpenAI and this machine alone"
+        None,
+        description="environment variable that holds the key; null: OPENAI_API_KEY for OpenAI and this machine alone",
     )
     protocol: Literal["chat", "completions"] = Field("chat", description="completions: the turns as one plain text")
     max_new_tokens: int = Field(1024, ge=1, description="the longest answer, reasoning included")

@@ -118,5 +118,5 @@ def _prompted(prepared: Prepared, row: int) -> int:
 
 def _reflected(prepared: Prepared, row: int) -> int:
     """Tokens of one question for a better instruction."""
-    answer = prepared.base.longest_answer if prepared.recipe.base.endpoint is not None else row
+    answer: int = prepared.base.longest_answer if prepared.recipe.base.endpoint is not None else row
     return TEMPLATE + _lead(prepared) + REFLECTED * (row + answer + WHY) + OVERHEAD

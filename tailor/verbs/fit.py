@@ -26,7 +26,7 @@ from tailor.bases.loading import LABELS_FILE
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import Interrupted, RunError
 from tailor.core.paths import code_digest
-from tailor.core.prompts import PROMPT_FILE
+from tailor.core.prompts import PROMPT_FILE, PROMPT_PAGE, read_prompt
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine import search, solve
@@ -350,7 +350,17 @@ def _summary(
         "train": dict(facts),
         "evaluation": measured.evaluation,
         "proof": proof.as_dict(),
+        **_found(prepared, folder),
     }
+
+
+def _found(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
+    """The prompt that a search has found, for whoever reads the summary or the report."""
+    if not prepared.recipe.gradient_method.asks:
+        return {}
+    prompt = read_prompt(folder.model / PROMPT_FILE)
+    shown = {"instruction": prompt.lead, "input": prompt.input_format, "demonstrations": prompt.most}
+    return {"prompt": {**shown, "page": str(folder.model / PROMPT_PAGE)}}
 
 
 def write_results(
@@ -368,6 +378,7 @@ def write_results(
         data_report=data_report(prepared),
         proof=proof.as_dict(),
         recipe=folder.recipe.read_text(encoding="utf-8"),
+        prompt=(folder.model / PROMPT_PAGE).read_text(encoding="utf-8") if "prompt" in summary else "",
         lock=folder.read("lock.json"),
     )
     write_text(folder.path / "report.html", render_report(inputs))

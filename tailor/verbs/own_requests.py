@@ -49,7 +49,7 @@ def main(asked: str, out: str) -> None:
 
 def as_question(values: Mapping[str, Any]) -> Question:
     """A question as `search/scored.json` holds it: without a prompt."""
-    parts = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    parts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return Question(**{**parts, "messages": tuple(as_message(turn) for turn in values["messages"])})
 
 

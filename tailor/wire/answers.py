@@ -21,11 +21,10 @@ def fault_of(answer: Any, protocol: str) -> str:
         said = choice["message"] if protocol == "chat" else choice["text"]
     except (KeyError, IndexError, TypeError):
         return "no choices"
-    if not isinstance(said, dict if protocol == "chat" else str):
-        return "no choices"
-    if protocol == "chat":
+    if protocol == "chat" and isinstance(said, dict):
         text_of(said)
-    return ""
+        return ""
+    return "" if protocol != "chat" and isinstance(said, str) else "no choices"
 
 
 def text_of(message: Mapping[str, Any]) -> str:

@@ -92,8 +92,12 @@ class Blame:
         status, told, options = error.status_code, _told(error), self.options
         if status in (401, 403):
             name = variable_of(options)
-            fix = f"set {name} to its key" if name else "name the variable that holds its key: base.endpoint.api_key_env"
-            refused = "the server refuses the key" if self.key != NO_KEY else "the server wants a key, and none was sent"
+            fix = (
+                f"set {name} to its key" if name else "name the variable that holds its key: base.endpoint.api_key_env"
+            )
+            refused = (
+                "the server refuses the key" if self.key != NO_KEY else "the server wants a key, and none was sent"
+            )
             return self._failure(f"{refused}: {told}", fix, "key_refused", False)
         if status == 404:
             fix = "name a model that the server offers, and the address up to /v1"

@@ -25,8 +25,8 @@ class Usage:
 class Ledger:
     """Accounts of answered requests, and the budget that they must stay within.
 
-    A question counts once however often its answer comes from the cache, and every time that the server is paid for it: a run
-    that is resumed, or made again, then stops where it would have stopped uninterrupted.
+    A question counts once however often its answer comes from the cache, and every time that the server is paid for it: a
+    run that is resumed, or made again, then stops where it would have stopped uninterrupted.
 
     Args:
         limits: the most answered requests, and the most that they may cost.
@@ -51,7 +51,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def keeping(self, later: int) -> Iterator[None]:
-        """Room is kept for so many later requests, each as dear as the dearest so far: a search leaves its test affordable."""
+        """Room is kept for so many later requests, each as dear as the dearest so far: a search leaves room for its test."""
         with ROOM:
             self._later += later
         try:
