@@ -24,7 +24,7 @@ def rounds_of(options: Any) -> int:
 
 
 def most_of(options: Any, train: int, dev: int, *, calibrates: bool) -> Most:
-    """The most that a search with these options asks for over so many rows; `calibrates`: likelihoods of choices can be told."""
+    """The most that a search with these options asks for over so many rows; `calibrates`: with priors of choices."""
     rows, rounds = min(options.rows, dev), rounds_of(options)
     answers = rows  # of the bare prompt
     if options.demonstrations and "bootstrap" in options.ways:

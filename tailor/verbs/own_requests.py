@@ -37,7 +37,7 @@ LONGEST = 300.0
 
 
 def main(asked: str, out: str) -> None:
-    """Every question as the objective poses it behind the saved prompt, first to fit: the way that scoring and serving go."""
+    """Every question as the objective poses it behind the saved prompt, first to fit: the way that scoring goes."""
     values = json.loads(Path(asked).read_text(encoding="utf-8"))
     source = find(BaseOptions(name=values["model"]))
     base, objective = described(source, load(Path(values["recipe"])))

@@ -14,7 +14,7 @@ NO_KEY = "none"
 
 
 def variable_of(options: EndpointOptions) -> str | None:
-    """The environment variable whose key goes to an endpoint: that of the recipe, else OpenAI's for OpenAI and this machine."""
+    """The variable whose key goes to an endpoint: the recipe's, else OpenAI's for OpenAI and this machine alone."""
     host = _host(options.url)
     return options.api_key_env or (DEFAULT_KEY if host == ITS_HOST or _on_this_machine(host) else None)
 
