@@ -29,7 +29,9 @@ class PriceOptions(Options):
 class BudgetOptions(Options):
     """What one command may ask of a model behind an API: never exceeded, however many requests are under way."""
 
-    max_calls: int | None = Field(None, ge=1, description="requests of one command that get an answer, from the cache or not")
+    max_calls: int | None = Field(
+        None, ge=1, description="requests of one command that get an answer, from the cache or not"
+    )
     max_cost: float | None = Field(None, gt=0, description="by the prices; needs them")
 
 
