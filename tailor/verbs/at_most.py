@@ -112,8 +112,8 @@ def _lead(prepared: Prepared) -> int:
 
 def _prompted(prepared: Prepared, row: int) -> int:
     """Tokens of one request of the search or the test."""
-    options: Any = prepared.recipe.method
-    return _lead(prepared) + (1 + options.demonstrations) * (row + DRESS) + OVERHEAD
+    shown: int = prepared.recipe.method.demonstrations  # type: ignore[attr-defined]
+    return _lead(prepared) + (1 + shown) * (row + DRESS) + OVERHEAD
 
 
 def _reflected(prepared: Prepared, row: int) -> int:
