@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 Rule = Callable[[Mapping[str, Any]], Any]
@@ -55,6 +57,10 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def script(self) -> Script:
         return self.server.script  # type: ignore[attr-defined,no-any-return]
+
+    def do_GET(self) -> None:
+        """The models that there are."""
+        self.send(200, {"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "us"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -132,14 +138,19 @@ def page(handler: Handler, body: Any) -> None:
 
 
 @contextlib.contextmanager
-def serving(script: Script) -> Iterator[str]:
-    """The address of a server that follows a script, up to /v1."""
+def serving(script: Script, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """The address of a server that follows a script, up to /v1; with a certificate and its key, over TLS."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.script = script  # type: ignore[attr-defined]
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that gives up is none
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}/v1"
     finally:
         server.shutdown()
         server.server_close()

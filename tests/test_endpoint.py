@@ -229,6 +229,19 @@ class TestEvaluate:
         tailor.evaluate({"endpoint": base}, data=sums)
         assert len(script.answered) == 64
 
+    @pytest.mark.parametrize("cache", [True, False])
+    def test_a_budget_holds_for_both_sides_of_a_comparison(
+        self, url: str, sums: str, script: Script, cache: bool
+    ) -> None:
+        base = {"url": url, "model": "m", "cache": cache}
+        bounded, other = {**base, "budget": {"max_calls": 100}}, {**base, "request": {"top_p": 0.5}}
+        before = 0
+        for sides in ((bounded, other), (other, bounded)):
+            with pytest.raises(TailorError, match="100 calls"):
+                tailor.evaluate({"endpoint": sides[0]}, data=sums, against={"endpoint": sides[1]})
+            assert len(script.answered) - before <= 100
+            before = len(script.answered)
+
 
 class TestRecord:
     def test_answers_outlive_their_model(self, sums: str, script: Script, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,24 @@ class TestAnswers:
         reply = made(url).reply([ask("sum?")])[0]
         assert (reply.text, reply.thinking) == ("42", "so")
 
+    def test_parts_of_text_are_one_answer(self, url: str, script: Script) -> None:
+        parts = [{"type": "text", "text": "<think>so</think>4"}, {"type": "text", "text": "2"}]
+        script.rule = lambda body: {"role": "assistant", "content": parts}
+        for _ in range(2):  # from the server, and from the cache
+            reply = made(url).reply([ask("sum?")])[0]
+            assert (reply.text, reply.thinking) == ("42", "so")
+        assert len(script.heard) == 1
+
+    @pytest.mark.parametrize("content", [[{"type": "image_url", "image_url": {"url": "x"}}], ["42"], {"a": 1}, 42])
+    def test_what_is_no_text_is_an_error_and_is_not_kept(self, url: str, script: Script, content: Any) -> None:
+        script.rule = lambda body: {"role": "assistant", "content": content}
+        with pytest.raises(TailorError, match="cannot be read: content") as caught:
+            made(url).reply([ask("sum?")])
+        assert caught.value.code == "unreadable"
+        assert len(script.heard) == 1, "it would be so again"
+        script.rule = lambda body: "42"
+        assert made(url).reply([ask("sum?")])[0].text == "42"
+
     def test_the_request_as_one_string_says_all_that_is_asked(self, url: str) -> None:
         generator = made(url)
         first, other = generator.request(ask("a")), generator.request(ask("b"))
@@ -156,6 +175,17 @@ class TestFaults:
         assert texts(generator, 3) == expected(3)
         assert 0.5 <= time.monotonic() - begun < 3
 
+    def test_a_server_that_asks_for_no_wait_gets_one_that_doubles(
+        self, url: str, script: Script, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client, "FIRST_WAIT", 0.1)
+        generator = made(url, retries=3)
+        generator.reply([ask("a first one, for the client takes its time with it")])
+        script.faults = [status(429, Retry_After="0")] * 3
+        begun = time.monotonic()
+        assert texts(generator, 1) == expected(1)
+        assert 0.75 * (0.1 + 0.2 + 0.4) <= time.monotonic() - begun < 5
+
     @pytest.mark.parametrize("fault", [status(500, "broken"), silence(0.4), drop, hang_up, garbled])
     def test_what_does_not_pass_is_one_error_after_the_retries(self, url: str, script: Script, fault: Any) -> None:
         script.faults = [fault] * 50
@@ -189,6 +219,23 @@ class TestFaults:
         with pytest.raises(TailorError, match="cannot be reached") as caught:
             made(address).reply([ask("a")])
         assert caught.value.fix == "start it"
+
+    def test_an_address_that_no_one_knows_is_said_at_once(self) -> None:
+        begun = time.monotonic()
+        with pytest.raises(TailorError, match="cannot be reached"):
+            made("https://there.is.no.such.host.invalid/v1").reply([ask("a")])
+        assert time.monotonic() - begun < 10
+
+    def test_a_certificate_that_is_not_trusted_is_not_tried_again(self, script: Script, tmp_path: Path) -> None:
+        certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+        how = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+        if not shutil.which("openssl"):
+            pytest.skip("there is no openssl to make a certificate with")
+        made_by = ["openssl", "req", *how, "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(made_by, check=True, capture_output=True)
+        with serving(script, (certificate, key)) as address, pytest.raises(TailorError, match="certificate"):
+            made(address).reply([ask("a")])
+        assert not script.heard
 
     def test_what_was_answered_before_a_failure_is_kept(self, url: str, script: Script) -> None:
         script.faults = [None, None, None, status(400)]
@@ -287,6 +334,16 @@ class TestBudgets:
         assert len(script.answered) == 100, "raised, it goes on from what is kept"
         assert generator.spent()["cached_calls"] == 37
 
+    def test_what_waits_for_room_is_not_sent_after_a_final_failure(self, url: str, script: Script) -> None:
+        script.slow = 0.2  # the second waits for the first one's room meanwhile
+        script.faults = [status(400, "no")]
+        for _ in range(3):
+            with pytest.raises(TailorError) as caught:
+                texts(made(url, concurrency=4, budget={"max_calls": 1}), 4)
+            assert caught.value.code == "bad_request"
+            script.faults = [status(400, "no")]
+        assert len(script.heard) == 3
+
     def test_just_enough_is_enough(self, url: str, script: Script) -> None:
         assert texts(made(url, concurrency=16, budget={"max_calls": 20}), 20) == expected(20)
 
@@ -300,6 +357,17 @@ class TestBudgets:
         assert generator.spent()["cost"] == pytest.approx(len(script.answered) * 0.0006)
         assert len(script.answered) * 0.0006 <= 0.05
         assert len(script.answered) > 50, "nor is much less asked than it suffices for"
+
+    def test_the_longest_of_two_limits_is_what_an_answer_may_cost(self, url: str, script: Script) -> None:
+        more = {"request": {"max_completion_tokens": 1000}, "prices": {"completion": 100.0}}
+        with pytest.raises(BudgetSpent, match=r"may cost 0\.1"):
+            made(url, **more, budget={"max_cost": 0.05}).reply([ask("a")], max_new_tokens=5)
+        assert not script.heard
+
+    @pytest.mark.parametrize("request_", [{"best_of": 4}, {"n": 2}, {"max_tokens": -1}, {"max_completion_tokens": "9"}])
+    def test_what_would_cost_more_than_can_be_told_is_refused(self, url: str, request_: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"is not for a recipe to set|is a number of tokens"):
+            made(url, request=request_)
 
     def test_what_may_have_been_billed_is_spent(self, url: str, script: Script) -> None:
         script.faults = [garbled] * 50
@@ -365,6 +433,52 @@ class TestTheKey:
         files = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
         assert files
         assert not any(SECRET in file.read_text() for file in files)
+
+    @pytest.mark.parametrize(
+        ("address", "named", "sent"),
+        [
+            ("https://api.openai.com/v1", None, SECRET),
+            ("http://localhost:8000/v1", None, SECRET),
+            ("http://[::1]:8000/v1", None, SECRET),
+            ("https://api.openai.com.example.org/v1", None, "none"),
+            ("http://example.org/v1", None, "none"),
+            ("http://192.168.0.7/v1", None, "none"),
+            ("https://example.org/v1", "OPENAI_API_KEY", SECRET),
+            ("http://192.168.0.7/v1", "OPENAI_API_KEY", SECRET),
+            ("http://ollama:11434/v1", "OPENAI_API_KEY", SECRET),
+        ],
+    )
+    def test_a_key_that_no_recipe_names_goes_to_its_owner_alone(
+        self, address: str, named: str | None, sent: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+        assert made(address, api_key_env=named)._client._client.api_key == sent
+
+    @pytest.mark.parametrize("host", ["example.org", "8.8.8.8", "localhost.example.org", "[2001:4860:4860::8888]"])
+    def test_no_key_goes_over_the_internet_as_plain_text(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MY_KEY", SECRET)
+        with pytest.raises(RecipeError, match="as plain text") as caught:
+            made(f"http://{host}/v1", api_key_env="MY_KEY")
+        assert caught.value.where == "base.endpoint.url"
+        assert "https" in caught.value.fix
+        assert SECRET not in str(caught.value)
+
+    def test_a_server_that_wants_a_key_and_got_none_says_so(self, url: str, script: Script) -> None:
+        script.key = "its own"
+        with pytest.raises(TailorError, match="none was sent"):
+            made(url).reply([ask("a")])
+
+    def test_a_key_that_is_an_ordinary_word_stays_in_answers(
+        self, url: str, script: Script, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
+        script.rule = lambda body: "The tank is EMPTY."
+        for _ in range(2):  # from the server, and from the cache
+            assert made(url).reply([ask("a")])[0].text == "The tank is EMPTY."
+        script.faults = [status(400, "EMPTY is not welcome")]
+        with pytest.raises(TailorError) as caught:
+            made(url).reply([ask("b")])
+        assert "EMPTY" not in str(caught.value)
 
     def test_a_refused_key_is_not_repeated(self, url: str, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_KEY", SECRET)

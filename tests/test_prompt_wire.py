@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,18 @@ from api_server import Script, serving
 from tiny import in_this_process, save_llama
 
 import tailor
+import tailor.api
+from tailor.cli.fit import summary_answer
 from tailor.core.contracts import Question
 from tailor.core.errors import BudgetSpent, RunError
 from tailor.core.examples import Message
 from tailor.core.reporting import Reporter
 from tailor.evaluation import proof
+from tailor.objectives.tokens import TokenObjective
+from tailor.verbs import own_requests
 from tailor.verbs.talk import model_of
 
+FRESH = subprocess.run
 MOODS = {"positive": "superb", "negative": "dreadful"}
 
 
@@ -34,6 +40,7 @@ def reviews(tmp_path: Path) -> str:
     rows = [
         {"text": f"Visit {number} was {MOODS[mood]}.", "label": mood} for number in range(40) for mood in sorted(MOODS)
     ]
+    tmp_path.mkdir(exist_ok=True)
     file = tmp_path / "reviews.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)
@@ -47,7 +54,7 @@ def needs_demonstrations(body: Mapping[str, Any]) -> str:
     return mood if shown >= 2 else "I would say positive."
 
 
-def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path) -> None:
+def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(rule=needs_demonstrations)
     with serving(script) as url:
         run = tailor.fit(
@@ -62,7 +69,16 @@ def test_demonstrations_are_found_where_a_model_needs_them(tmp_path: Path) -> No
         assert task["metrics"]["accuracy"]["base"] <= 0.75
         assert run.proof["passed"]
         assert run.predict(["It was dreadful."]) == ["negative"]
-        assert tailor.prove(run)["passed"]
+    monkeypatch.setattr(proof.subprocess, "run", FRESH)  # the rest in a process of its own, as users have it
+    assert tailor.prove(run)["passed"], "no server is needed"
+    monkeypatch.setattr(own_requests, "LONGEST", 0.05)
+    with pytest.raises(RunError, match=r"within 0.05 seconds"):
+        tailor.prove(run)
+    monkeypatch.setattr(proof.subprocess, "run", in_this_process)
+    posed = TokenObjective.posed
+    monkeypatch.setattr(TokenObjective, "posed", lambda self, question: posed(self, question)[1:])
+    problem = tailor.prove(run)["problems"][0]
+    assert "requests differ from those scored" in problem, "what poses a question decides what is proved"
 
 
 def says_the_option(body: Mapping[str, Any]) -> str:
@@ -214,16 +230,95 @@ def test_reflection_recovers_a_rule_that_stands_in_the_feedback_alone(tmp_path: 
     assert evolved.proof["passed"]
 
 
-def test_no_request_goes_beyond_the_budget_of_the_method(tmp_path: Path) -> None:
+def fitted_within(budget: dict[str, Any], tmp_path: Path, **method: Any) -> tuple[tailor.Run, Script]:
+    """A search against a server, under a budget of the endpoint's own."""
     script = Script(rule=needs_demonstrations)
     with serving(script) as url:
-        method = {"name": "prompt", "candidates": 8, "demonstrations": 4, "max_calls": 50}
-        base = f"{url}#m"
-        run = tailor.fit(base=base, data=reviews(tmp_path), method=method, output=str(tmp_path / "run"))
-        searched = run.summary["train"]["calls"]
-        tested = run.evaluation["tasks"]["default"]["n"]
-    assert searched <= 50
-    assert len(script.answered) <= 50 + 2 * tested
+        run = tailor.fit(
+            base={"endpoint": {"url": url, "model": "m", "prices": {"prompt": 10.0, "completion": 100.0}, **budget}},
+            data=reviews(tmp_path),
+            method={"name": "prompt", "candidates": 8, "demonstrations": 4, **method},
+            overrides=["evaluate.max_new_tokens=5"],
+            output=str(tmp_path / "run"),
+            reporter=Reporter(quiet=True),
+        )
+    return run, script
+
+
+def test_a_search_and_its_test_stay_within_the_budget_of_the_endpoint(tmp_path: Path) -> None:
+    run, script = fitted_within({"budget": {"max_calls": 60}}, tmp_path)
+    evaluation = run.evaluation
+    assert evaluation["tasks"]["default"]["n"] > 4, "the search leaves room for the test"
+    assert len(script.answered) <= 60
+    counted = run.summary["train"]["calls"] + sum(side["calls"] for side in evaluation["spent"].values())
+    assert 50 <= counted <= 60 + 2 * evaluation["tasks"]["default"]["n"], "nor is much less asked than it suffices for"
+
+
+def test_a_search_and_its_test_stay_within_the_cost_of_the_endpoint(tmp_path: Path) -> None:
+    run, script = fitted_within({"budget": {"max_cost": 0.06}}, tmp_path)  # 0.0006 a call
+    assert run.evaluation["tasks"]["default"]["n"] > 4
+    assert 40 <= len(script.answered) <= 100
+
+
+def test_no_request_goes_beyond_the_budget_of_the_method(tmp_path: Path) -> None:
+    run, script = fitted_within({"budget": {"max_calls": 100}}, tmp_path, max_calls=50)
+    assert run.summary["train"]["calls"] <= 50
+    assert len(script.answered) <= 50 + 2 * run.evaluation["tasks"]["default"]["n"] <= 100
+
+
+def test_a_server_is_held_to_the_answers_that_the_prompt_was_scored_by(tmp_path: Path) -> None:
+    run, _ = fitted_within({}, tmp_path)
+    rules: dict[str, Any] = {
+        "": needs_demonstrations,
+        "the server ignores the prompt": lambda body: needs_demonstrations({"messages": body["messages"][-1:]}),
+        "as they were answered when scored": lambda body: f"{len(body['messages'])} turns",
+    }
+    for problem, rule in rules.items():
+        script = Script(rule=rule)
+        with serving(script) as url:  # the base itself is not there any more
+            answer = tailor.prove(run, served=url)
+        assert answer["passed"] == (not problem)
+        assert answer["served"]["prompts"] >= 8
+        assert all(problem in said for said in answer["problems"])
+        assert len(script.heard) >= 8, "the server itself was asked"
+    assert answer["served"]["equal_to_scored"] == 0
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "The prompt that was found" in page
+    assert "superb" in page.partition("The prompt that was found")[2].partition("</section>")[0]
+    shown = summary_answer(run.summary).text
+    assert f"demonstrations ({run.path / 'model' / 'prompt.md'})" in shown
+    assert "Answer with one of: negative, positive." in shown
+
+
+@pytest.mark.parametrize("evolve", [0, 3])
+def test_no_search_asks_for_more_or_costs_more_than_its_plan_says(tmp_path: Path, evolve: int) -> None:
+    script, said = Script(rule=follows if evolve else needs_demonstrations), list[str]()
+    reporter = Reporter(quiet=True)
+    reporter.say = said.append  # type: ignore[method-assign]
+    with serving(script) as url:
+        endpoint = {"url": url, "model": "m", "prices": {"prompt": 10.0, "completion": 100.0}}
+        parts: dict[str, Any] = {
+            "base": {"endpoint": endpoint},
+            "data": reviews(tmp_path),
+            "method": {"name": "prompt", "candidates": 8, "demonstrations": 4, "evolve": evolve},
+        }
+        plan = tailor.api.plan_fit(tailor.api.make_recipe(**parts))["plan"]
+        assert not script.heard, "a plan asks nothing"
+        run = tailor.fit(**parts, output=str(tmp_path / "run"), reporter=reporter)
+        limited = parts | {"base": {"endpoint": endpoint | {"budget": {"max_calls": 40, "max_cost": 0.5}}}}
+        within = tailor.api.plan_fit(tailor.api.make_recipe(**limited))["plan"]
+    assert (within["calls_at_most"], within["cost_at_most"]) == (40, 0.5)
+    assert len(script.answered) <= plan["calls_at_most"] <= 3 * len(script.answered)
+    cost = run.summary["train"]["cost"] + sum(side["cost"] for side in run.evaluation["spent"].values())
+    assert cost <= plan["cost_at_most"]
+    assert any(f"at most {plan['calls_at_most']:,} calls" in line and "cost at most" in line for line in said)
+
+
+def test_two_commands_have_a_budget_each(tmp_path: Path) -> None:
+    _, script = fitted_within({"budget": {"max_calls": 60}}, tmp_path)
+    first = len(script.answered)
+    _, other = fitted_within({"budget": {"max_calls": 60}}, tmp_path / "other")
+    assert len(other.answered) == first
 
 
 def test_the_same_search_over_the_wire_and_here_finds_the_same_prompt(tmp_path: Path) -> None:

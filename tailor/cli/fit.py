@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,9 @@ from tailor.evaluation.wording import figure, verdict_sentence
 from tailor.recipe.deciding import finished
 from tailor.recipe.many import AnyRecipe
 from tailor.recipe.recipe import read_yaml, schema
+
+SHOWN = 160
+"""Characters of a prompt on the last screen."""
 
 
 def fit(
@@ -100,6 +104,13 @@ def _searched(train: dict[str, Any]) -> str:
     return f"tried {train['steps']} prompts in {train['seconds']:.1f} s · {train['calls']:,} answers{cost} · {found}"
 
 
+def _prompt(found: dict[str, Any]) -> str:
+    """The prompt that was found, shortened, and where all of it stands."""
+    count, said = found["demonstrations"], found["instruction"] or found["input"]
+    shown = f" + {count} demonstration{'' if count == 1 else 's'}" if count else ""
+    return f"prompt: {shorten(said, SHOWN, placeholder=' …')!r}{shown} ({found['page']})"
+
+
 def _mebibytes(train: dict[str, Any]) -> str:
     return f"{train['peak_memory_bytes'] / 2**20:,.0f}"
 
@@ -117,6 +128,8 @@ def summary_answer(summary: dict[str, Any]) -> Answer:
         lines.append(f"forgetting: loss on general text {forgetting['base']:.3f} → {forgetting['tuned']:.3f}")
     train, proof = summary["train"], summary["proof"]
     lines.append(f"{_searched(train) if 'calls' in train else _trained(train)} · peak {_mebibytes(train)} MiB")
+    if "prompt" in summary:
+        lines.append(_prompt(summary["prompt"]))
     lines.append(f"proof: {'passed' if proof['passed'] else 'FAILED: ' + '; '.join(proof['problems'])}")
     lines.append(f"run: {summary['run']} (open report.html)")
     return Answer(summary, "\n".join(lines), 0 if proof["passed"] else 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from tailor.core.examples import Example, Features, Message
 from tailor.core.noise import NoiseSpec
@@ -357,8 +357,7 @@ class Reply:
 class Generator(Protocol):
     """What answers questions: a local base through its template, or a model behind an API.
 
-    One that can tell how likely an answer is has besides `likelihoods(questions, choices)`: nats of each choice, as an array
-    (questions, choices). Others are asked for the answer itself.
+    One that can tell how likely an answer is is `Telling` besides. Others are asked for the answer itself.
     """
 
     def reply(
@@ -376,8 +375,21 @@ class Generator(Protocol):
         """The exact request as one canonical string: what is hashed, proved and compared."""
         ...
 
+    def fits(self, question: Question) -> bool:
+        """Whether its context is known to hold the question and the answer that is expected."""
+        ...
+
     def spent(self) -> Mapping[str, float]:
         """What it has cost so far: `calls`, `prompt_tokens`, `completion_tokens`, `cost` (nothing, for a local base)."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A generator that can tell how likely an answer is."""
+
+    def likelihoods(self, questions: Sequence[Question], choices: Sequence[str]) -> np.ndarray:
+        """Nats of each choice as the whole answer, (questions, choices)."""
         ...
 
 

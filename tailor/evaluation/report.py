@@ -55,6 +55,7 @@ class ReportInputs:
         data_report: data_report.json.
         proof: proof.json.
         recipe: recipe.yaml, as text.
+        prompt: the prompt that a search has found, as its page.
         lock: lock.json.
     """
 
@@ -66,6 +67,7 @@ class ReportInputs:
     data_report: Mapping[str, Any] = field(default_factory=dict)
     proof: Mapping[str, Any] = field(default_factory=dict)
     recipe: str = ""
+    prompt: str = ""
     lock: Mapping[str, Any] = field(default_factory=dict)
 
 

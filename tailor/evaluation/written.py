@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tailor.core.contracts import Answer, Objective, Question
+from tailor.core.contracts import Answer, Generator, Objective, Question, Telling
 from tailor.core.reporting import Reporter
 
 
@@ -20,15 +20,19 @@ class Asked:
     expected: Any
 
 
-def asked_of(generator: Any, objective: Objective, example: Any, row: Mapping[str, Any]) -> Asked:
+def asked_of(generator: Generator, objective: Objective, example: Any, row: Mapping[str, Any]) -> Asked:
     """The first of an example's questions that fits what answers it."""
     questions = objective.questions(example)
-    fits = getattr(generator, "fits", None)
-    question = next((one for one in questions if fits is None or fits(one)), None)
+    question = first_that_fits(generator, questions)
     return Asked(example.id, row, question, questions[0].reference if questions else None)
 
 
-def answers_to(generator: Any, objective: Objective, asked: Sequence[Asked], limit: int | None) -> list[Answer]:
+def first_that_fits(generator: Generator, questions: Sequence[Question]) -> Question | None:
+    """The first of several ways to ask that the context of what answers holds."""
+    return next((one for one in questions if generator.fits(one)), None)
+
+
+def answers_to(generator: Generator, objective: Objective, asked: Sequence[Asked], limit: int | None) -> list[Answer]:
     """One answer per row, in order; a row whose question fits no context has none.
 
     Where the objective has choices, the likeliest is taken (what `prompt.prior` holds subtracted), or the one that the
@@ -38,7 +42,7 @@ def answers_to(generator: Any, objective: Objective, asked: Sequence[Asked], lim
     if not questions:
         return [_answer(one, None) for one in asked]
     found: Any
-    if objective.choices and hasattr(generator, "likelihoods"):
+    if objective.choices and isinstance(generator, Telling):
         found = iter([{"given": one} for one in chosen(generator, objective, questions)])
     else:
         replies = generator.reply(questions, max_new_tokens=limit)
@@ -46,7 +50,7 @@ def answers_to(generator: Any, objective: Objective, asked: Sequence[Asked], lim
     return [_answer(one, None if one.question is None else next(found)) for one in asked]
 
 
-def chosen(generator: Any, objective: Objective, questions: Sequence[Question]) -> list[str]:
+def chosen(generator: Telling, objective: Objective, questions: Sequence[Question]) -> list[str]:
     """The likeliest choice for each question; of as many as it has options, where it has options of its own."""
     prior = objective.prompt.prior if objective.prompt is not None else {}
     found: dict[int, str] = {}

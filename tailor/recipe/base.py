@@ -12,8 +12,10 @@ from tailor.recipe.options import Options, from_short_form
 HIDDEN = "hidden_input"
 """The type of a complaint about a value that may be a secret, and so is never repeated."""
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-OURS = {"model", "messages", "prompt", "tools", "stream", "n"}
-"""Keys of a request that a question or its answer's form decides."""
+OURS = {"model", "messages", "prompt", "tools", "stream", "n", "best_of", "num_return_sequences", "echo"}
+"""Keys of a request that a question or its answer's form decides; several answers would be billed and one of them read."""
+LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "n_predict")
+"""Keys by which servers take the length of an answer."""
 WEB = ("http://", "https://")
 
 
@@ -27,7 +29,9 @@ class PriceOptions(Options):
 class BudgetOptions(Options):
     """What one command may ask of a model behind an API: never exceeded, however many requests are under way."""
 
-    max_calls: int | None = Field(None, ge=1, description="requests that get an answer, from the cache or not")
+    max_calls: int | None = Field(
+        None, ge=1, description="requests of one command that get an answer, from the cache or not"
+    )
     max_cost: float | None = Field(None, gt=0, description="by the prices; needs them")
 
 
@@ -37,7 +41,8 @@ class EndpointOptions(Options):
     url: str = Field(description="the API's address, up to /v1")
     model: str = Field(min_length=1, description="the model's name there")
     api_key_env: str | None = Field(
-        None, description="environment variable that holds the key; null: OPENAI_API_KEY where it is set"
+        None,
+        description="environment variable that holds the key; null: OPENAI_API_KEY for OpenAI and this machine alone",
     )
     protocol: Literal["chat", "completions"] = Field("chat", description="completions: the turns as one plain text")
     max_new_tokens: int = Field(1024, ge=1, description="the longest answer, reasoning included")
@@ -77,6 +82,10 @@ class EndpointOptions(Options):
     def _foreign_keys(cls, request: dict[str, Any]) -> dict[str, Any]:
         for key in sorted(OURS & request.keys()):
             raise ValueError(f"{key} is not for a recipe to set in a request")
+        for key in LIMITS:
+            limit = request.get(key)
+            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+                raise ValueError(f"{key} is a number of tokens, or null")
         return request
 
     @model_validator(mode="after")

@@ -27,8 +27,10 @@ from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, base_options, load, override, parse
 from tailor.verbs.measure import evaluate
 from tailor.verbs.recorded import ENDING, recorded
+from tailor.wire.ledger import one_command
 
 
+@one_command()
 def evaluate_model(
     model: str | Mapping[str, Any], *, data: Any, against: Any, margin: float | None, reporter: Reporter
 ) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The straight line: recipe -> data -> base -> method -> loop -> artefact -> proof -> evaluation -> report."""
 
+import contextlib
 import gc
 import json
 import os
@@ -25,7 +26,7 @@ from tailor.bases.loading import LABELS_FILE
 from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
 from tailor.core.errors import Interrupted, RunError
 from tailor.core.paths import code_digest
-from tailor.core.prompts import PROMPT_FILE
+from tailor.core.prompts import PROMPT_FILE, PROMPT_PAGE, read_prompt
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine import prompt_loop, solve
@@ -39,10 +40,12 @@ from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.recipe.deciding import check_same, finished
 from tailor.recipe.recipe import Recipe, load
+from tailor.verbs.at_most import at_most
 from tailor.verbs.check import data_report
-from tailor.verbs.measure import Measured, check_metrics, evaluate
+from tailor.verbs.measure import Measured, check_metrics, evaluate, evaluation_calls
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import told_rows
+from tailor.wire.ledger import one_command
 
 DRIVERS = {"gradient": fit, "solve": solve.fit, "search": prompt_loop.fit}
 """What is done with an attached method -> the loop that does it."""
@@ -56,6 +59,7 @@ OWN_LOADER = "tailor.verbs.own_forward"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
 
+@one_command()
 def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Carry a recipe through to its report, and return the JSON answer of `fit`.
 
@@ -72,7 +76,7 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     _lock(folder, prepared, place)
     (folder.path / SUMMARY).unlink(missing_ok=True)
     job = make_job(prepared, recipe, place, folder.path, reporter)
-    outcome = drive(job, folder)
+    outcome = drive(prepared, job, folder)
     facts = training_facts(job, outcome, baseline)
     proof = save_and_prove(prepared, job, folder)
     del job
@@ -86,10 +90,15 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     return summary
 
 
-def drive(job: Job, folder: RunFolder) -> Outcome:
-    """The loop that the method names; where it is interrupted, the best prompt so far can be tried at once."""
+def drive(prepared: Prepared, job: Job, folder: RunFolder) -> Outcome:
+    """The loop that the method names; where it is interrupted, the best prompt so far can be tried at once.
+
+    Of a budget of the base's own, room is kept for the requests of the evaluation.
+    """
+    own = getattr(job.base, "generator", None)
     try:
-        return DRIVERS[job.attached.driver](job)
+        with contextlib.nullcontext() if own is None else own.keeping(evaluation_calls(prepared)):
+            return DRIVERS[job.attached.driver](job)
     except Interrupted:
         if job.attached.prompt is not None:
             save(job, folder)
@@ -116,9 +125,9 @@ def outlook(prepared: Prepared, place: Place, steps: int | None = None) -> dict[
     train, options = prepared.splits["train"], prepared.recipe.train
     steps = total_steps(options, len(train.store)) if steps is None else steps
     tokens = train.tokens * steps * options.examples_per_batch // len(train.store)
-    amount = {"steps": steps, "tokens": tokens}
+    amount: dict[str, Any] = {"steps": steps, "tokens": tokens}
     if prepared.recipe.method_options.asks:
-        amount = {"candidates": prepared.recipe.method.candidates}  # type: ignore[attr-defined]
+        amount = {"candidates": prepared.recipe.method.candidates, **at_most(prepared).as_dict()}  # type: ignore[attr-defined]
     plan = {
         **amount,
         "device": place.kind,
@@ -145,6 +154,8 @@ def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
         else f"up to {recipe.method.candidates} prompts in each race on dev"  # type: ignore[attr-defined]
     )
     reporter.say(f"method {recipe.method_options.name} · {steps} · up to {recipe.data.max_length} tokens a row")  # type: ignore[attr-defined]
+    if recipe.method_options.asks:
+        reporter.say(at_most(prepared).said())
     for problem in data_report(prepared)["problems"]:
         if problem["severity"] == "warning":
             reporter.say(f"warning: {problem['message']}")
@@ -331,7 +342,17 @@ def _summary(
         "train": dict(facts),
         "evaluation": measured.evaluation,
         "proof": proof.as_dict(),
+        **_found(prepared, folder),
     }
+
+
+def _found(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
+    """The prompt that a search has found, for whoever reads the summary or the report."""
+    if not prepared.recipe.method_options.asks:
+        return {}
+    prompt = read_prompt(folder.model / PROMPT_FILE)
+    shown = {"instruction": prompt.lead, "input": prompt.input_format, "demonstrations": prompt.most}
+    return {"prompt": {**shown, "page": str(folder.model / PROMPT_PAGE)}}
 
 
 def write_results(
@@ -349,6 +370,7 @@ def write_results(
         data_report=data_report(prepared),
         proof=proof.as_dict(),
         recipe=folder.recipe.read_text(encoding="utf-8"),
+        prompt=(folder.model / PROMPT_PAGE).read_text(encoding="utf-8") if "prompt" in summary else "",
         lock=folder.read("lock.json"),
     )
     write_text(folder.path / "report.html", render_report(inputs))

@@ -263,6 +263,11 @@ def _test_rows(prepared: Prepared) -> Rows:
     return list(prepared.held("test", most if asked == "auto" else asked))
 
 
+def evaluation_calls(prepared: Prepared) -> int:
+    """The most requests that measuring a model and its base takes, where both are asked in words."""
+    return 2 * (len(_test_rows(prepared)) + len(_old_rows(prepared)))
+
+
 def _old_rows(prepared: Prepared) -> Rows:
     """Rows of what the base could do before, as many as are asked of the test split."""
     options, objective = prepared.recipe.evaluate, prepared.objective

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tailor.bases.loading import find
-from tailor.core import registry
-from tailor.core.contracts import EncodeOptions, Question
+from tailor.core.contracts import Question
 from tailor.core.errors import RunError, TailorError
-from tailor.core.examples import Message, ToolCall
 from tailor.core.paths import PACKAGE
 from tailor.core.prompts import PROMPT_FILE, read_prompt
 from tailor.core.reporting import Reporter
@@ -26,37 +24,33 @@ from tailor.engine.search import SCORED
 from tailor.evaluation.answering import Asking
 from tailor.evaluation.generators import generator_of
 from tailor.evaluation.proof import Proof
+from tailor.evaluation.written import first_that_fits
+from tailor.objectives.chat import as_message
 from tailor.recipe.base import BaseOptions
+from tailor.recipe.recipe import load
+from tailor.verbs.talk import described
 
 SHOWN = 60
 """Characters around the first difference that a message quotes."""
+LONGEST = 300.0
+"""Seconds of the fresh process, which loads no weights."""
 
 
 def main(asked: str, out: str) -> None:
-    """Render every question behind the saved prompt, as evaluation and serving do."""
+    """Every question as the objective poses it behind the saved prompt, first to fit: the way that scoring goes."""
     values = json.loads(Path(asked).read_text(encoding="utf-8"))
-    model = values["model"]
-    source = find(BaseOptions(name=model))
-    base = registry.load("base", source.family)(source, EncodeOptions())
-    place = Place("cpu", "fp32", "")
-    generator = generator_of(base, Asking(place.device, 0, None), Reporter(quiet=True))
-    prompt = read_prompt(Path(model) / PROMPT_FILE)
-    rendered = []
-    for question in values["questions"]:
-        raw = _question(question)
-        posed = [Question(turns, raw.tools, raw.expected) for turns in prompt.variants(raw.messages)]
-        fits = getattr(generator, "fits", None)
-        rendered.append(next((generator.request(one) for one in posed if fits is None or fits(one)), None))
+    source = find(BaseOptions(name=values["model"]))
+    base, objective = described(source, load(Path(values["recipe"])))
+    generator = generator_of(base, Asking(Place("cpu", "fp32", "").device, 0, None), Reporter(quiet=True))
+    posed = (first_that_fits(generator, objective.posed(as_question(one))) for one in values["questions"])
+    rendered = [None if one is None else generator.request(one) for one in posed]
     Path(out).write_text(json.dumps(rendered), encoding="utf-8")
 
 
-def _question(values: Mapping[str, Any]) -> Question:
-    turns = [
-        Message(**{**turn, "tool_calls": tuple(ToolCall(**call) for call in turn["tool_calls"])})
-        for turn in values["messages"]
-    ]
-    expected = values["expected"]
-    return Question(tuple(turns), tuple(values["tools"]), expected if isinstance(expected, str) else tuple(expected))
+def as_question(values: Mapping[str, Any]) -> Question:
+    """A question as `search/scored.json` holds it: without a prompt."""
+    parts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Question(**{**parts, "messages": tuple(as_message(turn) for turn in values["messages"])})
 
 
 def prove_prompt(folder: RunFolder) -> Proof:
@@ -70,7 +64,7 @@ def prove_prompt(folder: RunFolder) -> Proof:
     saved = read_prompt(folder.model / PROMPT_FILE)
     if saved.digest() != scored["prompt"]:
         proof.add("the saved prompt is not the one that was scored: prompt.json has been changed")
-    rendered = _in_a_fresh_process(folder.model, [row["question"] for row in scored["rows"]])
+    rendered = _in_a_fresh_process(folder, [row["question"] for row in scored["rows"]])
     others = [(row, text) for row, text in zip(scored["rows"], rendered, strict=True) if text != row["request"]]
     if others:
         row, text = others[0]
@@ -78,23 +72,28 @@ def prove_prompt(folder: RunFolder) -> Proof:
     return proof
 
 
-def _in_a_fresh_process(model: Path, questions: list[Any]) -> list[str | None]:
-    with tempfile.TemporaryDirectory(prefix="tailor-proof-") as folder:
-        question, answer = Path(folder) / "questions.json", Path(folder) / "out.json"
-        question.write_text(json.dumps({"model": str(model), "questions": questions}), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "tailor.verbs.own_requests", str(question), str(answer)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")])),
-            },
-        )
+def _in_a_fresh_process(folder: RunFolder, questions: list[Any]) -> list[str | None]:
+    with tempfile.TemporaryDirectory(prefix="tailor-proof-") as place:
+        question, answer = Path(place) / "questions.json", Path(place) / "out.json"
+        asked = {"model": str(folder.model), "recipe": str(folder.recipe), "questions": questions}
+        question.write_text(json.dumps(asked), encoding="utf-8")
+        paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "tailor.verbs.own_requests", str(question), str(answer)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=LONGEST,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            )
+        except subprocess.TimeoutExpired:
+            told = f"a fresh process has not rendered the requests within {LONGEST:g} seconds"
+            raise RunError(told, where=str(folder.model), fix=f"tailor prove {folder.path}", code="proof") from None
         if done.returncode or not answer.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise RunError(f"a fresh process cannot load what was saved: {last[0]}", where=str(model), code="proof")
+            told = f"a fresh process cannot load what was saved: {last[0]}"
+            raise RunError(told, where=str(folder.model), code="proof")
         rendered: list[str | None] = json.loads(answer.read_text(encoding="utf-8"))
         return rendered
 

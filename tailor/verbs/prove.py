@@ -22,6 +22,8 @@ from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.fit import own_loader
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import prove_pipeline
+from tailor.verbs.served_prompt import judge_served_prompt
+from tailor.wire.ledger import one_command
 
 PROMPTS, ROWS = 32, 16
 PROMPT_TOKENS, PROMPT_WORDS = 128, 24
@@ -86,15 +88,14 @@ class Questions:
     stops: list[int] = field(default_factory=list)
 
 
+@one_command()
 def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str, Any]:
     """Run probe rows through the artefact as stock libraries load it, its merge, and its base; then ask a server, if named.
 
     Raises `TailorError` where artefact, base or server cannot be had at all; a proof that fails is an answer.
     """
     if prompt := _prompt_run(Path(model).expanduser()):
-        if served:
-            raise TailorError("a prompt is proved by its requests, not through a server", where=model)
-        return prove_prompt(prompt).as_dict()
+        return _prove_prompt(prompt, served).as_dict()
     artefact = _artefact(Path(model).expanduser(), base)
     if isinstance(artefact.below, PipelineSource) and not served:
         return _same_base(artefact, prove_pipeline(artefact.folder, artefact.below)).as_dict()
@@ -130,6 +131,16 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         for problem in problems:
             proof.add(problem)
     return proof.as_dict()
+
+
+def _prove_prompt(run: RunFolder, served: str | None) -> Proof:
+    """A prompt is proved by its requests, and a server by its answers to them."""
+    proof = prove_prompt(run)
+    if served:
+        proof.served, problems = judge_served_prompt(run, served)
+        for problem in problems:
+            proof.add(problem)
+    return proof
 
 
 def _run(probe: Probe, artefact: Artefact) -> Found:

@@ -15,8 +15,10 @@ from tailor.recipe.base import BaseOptions
 from tailor.verbs.evaluate import on_rows, settings_for, subject
 from tailor.verbs.measure import sit
 from tailor.verbs.recorded import ENDING
+from tailor.wire.ledger import one_command
 
 
+@one_command()
 def record(model: str | Mapping[str, Any], *, data: Any, out: str, reporter: Reporter) -> dict[str, Any]:
     """Write a model's answers to all rows of the data, one JSON line each, and return their number and what they cost."""
     if not out.endswith(ENDING):

@@ -20,12 +20,14 @@ from tailor.recipe.many import STAGE_KEYS, StagedRecipe, load_any
 from tailor.recipe.recipe import load
 from tailor.verbs import fit
 from tailor.verbs.evaluate import evaluate_model
+from tailor.wire.ledger import one_command
 
 ALONE = "without"
 """Where the last stage lies that had none before it."""
 MIRRORED = ("lock.json", "data_report.json", "metrics.jsonl", "timing.jsonl", "proof.json", "report.html", "README.md")
 
 
+@one_command()
 def run(recipe: StagedRecipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Carry every stage through; the top folder mirrors the last one and adds what the earlier ones were worth."""
     folder = RunFolder.create(Path(recipe.output), resume=resume)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tailor.bases.chat import Segment
-from tailor.bases.loading import HEAD_DESCRIPTION, find
+from tailor.bases.loading import HEAD_DESCRIPTION, Source, find
 from tailor.compose import choose_place, load_dtype
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec, Question
@@ -20,12 +20,13 @@ from tailor.core.runs import RunFolder, made_by
 from tailor.data.canonical import BUILDERS, Cells
 from tailor.evaluation.answering import Asking, Held, generate_ids, measure_all, score
 from tailor.evaluation.generators import generator_of
-from tailor.evaluation.written import answers_to, asked_of
+from tailor.evaluation.written import answers_to, asked_of, first_that_fits
 from tailor.objectives.chat import Chat
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.evaluate import EvaluateOptions
 from tailor.recipe.objectives import OBJECTIVES, ChatOptions
 from tailor.recipe.recipe import Recipe, base_options, load, parse
+from tailor.wire.ledger import one_command
 
 HERE = Origin("prompt", 1)
 LABELS = ("label", "labels", "number")
@@ -62,9 +63,9 @@ class Model:
         if self.output.head != "tokens":
             raise BaseError("this model reads texts and writes none", where=self.base.name, fix="use predict")
         question = Question(tuple(messages), tuple(tools), "")
-        objective, fits = self.objective, getattr(self.generator, "fits", None)
+        objective = self.objective
         questions = [question] if objective is None else objective.posed(objective.typed(question))
-        asked = next((one for one in questions if fits is None or fits(one)), None)
+        asked = first_that_fits(self.generator, questions)
         if asked is None:
             raise self._no_room("the prompt")
         temperature = 0.0 if seed is None else 1.0
@@ -163,6 +164,19 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
     """A base loaded for what a recipe teaches; `labels` are the outputs where the base names none itself."""
     source = find(options)
     place = choose_place(recipe, source)
+    base, objective = described(source, recipe, labels)
+    plain = OutputSpec("noise" if "noise" in base.heads else "tokens")
+    output = objective.output if objective is not None else plain
+    if source.pooling == "mean":
+        output = dataclasses.replace(output, pooling="mean")
+    base.load(output, load_dtype(recipe, place, source))
+    if base.model is not None:
+        base.model.to(place.device).eval()
+    return Model(base, place, objective, output, recipe.evaluate)
+
+
+def described(source: Source, recipe: Recipe, labels: Sequence[str] = ()) -> tuple[Any, Any]:
+    """A base for what a recipe teaches, without its weights, and the objective that asks it, behind the prompt in force."""
     objective = _objective(recipe, source.labels or tuple(labels))
     limit = recipe.data.max_length
     reads = objective is not None and not objective.generates and limit != "auto"  # as much of a text as in training
@@ -176,14 +190,7 @@ def open_model(options: BaseOptions, recipe: Recipe, labels: Sequence[str] = ())
         objective.meet(base)
         own = next(iter(getattr(recipe.method, "instructions", ())), "")
         objective = objective.under(source.prompt or objective.bare(own))
-    plain = OutputSpec("noise" if "noise" in base.heads else "tokens")
-    output = objective.output if objective is not None else plain
-    if source.pooling == "mean":
-        output = dataclasses.replace(output, pooling="mean")
-    base.load(output, load_dtype(recipe, place, source))
-    if base.model is not None:
-        base.model.to(place.device).eval()
-    return Model(base, place, objective, output, recipe.evaluate)
+    return base, objective
 
 
 def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:
@@ -199,6 +206,7 @@ def _objective(recipe: Recipe, labels: Sequence[str]) -> Any:
     return objective
 
 
+@one_command()
 def sides(name: str | Mapping[str, Any], limit: int) -> dict[str, Callable[[str], str]]:
     """A run's base and tuned model (or a base alone) as functions from a user's line to an answer, with histories."""
     file = made_by(Path(base_options(name).name)) / "recipe.yaml"

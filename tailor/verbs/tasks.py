@@ -36,11 +36,13 @@ from tailor.verbs.fit import (
 )
 from tailor.verbs.fit import run as run_alone
 from tailor.verbs.measure import Measured, check_metrics, evaluate
+from tailor.wire.ledger import one_command
 
 SINGLE = "single"
 """Where the tasks lie that were also trained alone."""
 
 
+@one_command()
 def run(recipe: TasksRecipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Carry all tasks through one loop to one report; `fit`'s JSON answer with an entry per task."""
     baseline = resident_bytes()

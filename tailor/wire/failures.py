@@ -2,7 +2,10 @@
 
 import email.utils
 import json
+import socket
+import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +13,18 @@ import openai
 
 from tailor.core.errors import TailorError
 from tailor.recipe.base import EndpointOptions
+from tailor.wire.keys import NO_KEY, variable_of
 
 PASSING = {408, 409, 425, 429}
 """Statuses that pass, as those from 500 on do."""
 NOT_THERE = {501, 505}
+NOBODY_THERE = (ConnectionRefusedError, socket.gaierror)
 SPENT_QUOTA = "insufficient_quota"
 LONGEST_WAIT = 300.0
 """Seconds; a server that asks for more is not waited for."""
 SHOWN = 300
+SECRET_LENGTH = 16
+"""Characters from which on a key is taken for a secret; a shorter one (`EMPTY`, `token`) is an ordinary word."""
 
 
 @dataclass(eq=False)
@@ -45,8 +52,12 @@ class Blame:
     key: str
 
     def clean(self, text: str) -> str:
-        """A text without the key, for some servers repeat it."""
-        return text.replace(self.key, "…") if len(self.key) > len("none") else text
+        """An error's text without the key, for some servers repeat it."""
+        return text.replace(self.key, "…") if self.key != NO_KEY else text
+
+    def redacted(self, answer: str) -> str:
+        """A good answer as it came, but for a secret that it repeats: answers are kept in files."""
+        return self.clean(answer) if len(self.key) >= SECRET_LENGTH else answer
 
     def of(self, error: Exception, reached: bool) -> Failure:
         """A failure of the client as one of ours; `reached` says whether the server has ever answered."""
@@ -54,9 +65,12 @@ class Blame:
             told = f"the server gives no sign for {self.options.timeout:g} seconds"
             return self._failure(told, "raise base.endpoint.timeout", perhaps_billed=True)
         if isinstance(error, openai.APIConnectionError):
-            refused = type(error.__cause__).__name__ == "ConnectError"
             reason = str(error.__cause__ or error).strip() or "no connection"
-            if refused:
+            causes = list(_causes(error))
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+                fix = "give the address by the name that its certificate has, or trust its issuer by SSL_CERT_FILE"
+                return self._failure(f"the server's certificate is not to be trusted: {reason}", fix, passes=False)
+            if any(isinstance(cause, NOBODY_THERE) for cause in causes):
                 return self._failure(f"the server cannot be reached: {reason}", "start it", passes=reached)
             return self._failure(f"the connection breaks off: {reason}", perhaps_billed=True)
         if isinstance(error, openai.APIStatusError):
@@ -68,11 +82,23 @@ class Blame:
         told = f"the answer is not what an OpenAI-compatible API gives ({reason})"
         return self._failure(told, "give the address up to /v1", perhaps_billed=True)
 
+    def unreadable(self, reason: str) -> Failure:
+        """An answer that is none of a kind that can be read, and would be so again."""
+        fix = "name a model that answers with text, or ask it for text by base.endpoint.request"
+        told = f"the answer cannot be read: {reason}"
+        return self._failure(told, fix, "unreadable", passes=False, perhaps_billed=True)
+
     def _status(self, error: openai.APIStatusError) -> Failure:
         status, told, options = error.status_code, _told(error), self.options
         if status in (401, 403):
-            name = options.api_key_env or "OPENAI_API_KEY"
-            return self._failure(f"the server refuses the key: {told}", f"set {name} to its key", "key_refused", False)
+            name = variable_of(options)
+            fix = (
+                f"set {name} to its key" if name else "name the variable that holds its key: base.endpoint.api_key_env"
+            )
+            refused = (
+                "the server refuses the key" if self.key != NO_KEY else "the server wants a key, and none was sent"
+            )
+            return self._failure(f"{refused}: {told}", fix, "key_refused", False)
         if status == 404:
             fix = "name a model that the server offers, and the address up to /v1"
             return self._failure(f"there is no model {options.model!r} there: {told}", fix, "no_model", False)
@@ -100,6 +126,13 @@ class Blame:
     ) -> Failure:
         error = TailorError(self.clean(told)[:SHOWN], where=self.options.name, fix=fix, code=code)
         return Failure(error, passes, wait, perhaps_billed)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """What an error came of, down to the operating system's own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def retry_after(headers: Any) -> float | None:

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from tailor.core.answer_parts import split_answer
 from tailor.core.contracts import Question, Reply
 from tailor.core.errors import RecipeError
 from tailor.core.examples import Message
-from tailor.recipe.base import BudgetOptions, EndpointOptions
+from tailor.recipe.base import LIMITS, BudgetOptions, EndpointOptions
+from tailor.wire.answers import text_of
 from tailor.wire.client import ApiClient, Stopped
-from tailor.wire.ledger import Accounts, Ledger
+from tailor.wire.ledger import Accounts, Ledger, ledger_of
 
 WHERE = "base.endpoint.budget"
 
@@ -37,8 +39,12 @@ class ApiGenerator:
 
     @classmethod
     def of(cls, options: EndpointOptions) -> "ApiGenerator":
-        """An endpoint, under the budget of its options."""
-        return cls(ApiClient(options), Ledger(options.budget, WHERE))
+        """An endpoint, under the budget of its options, which holds for all that one command asks of it."""
+        return cls(ApiClient(options), ledger_of(options.name, options.budget, WHERE))
+
+    def keeping(self, later: int) -> AbstractContextManager[None]:
+        """While this lasts, the endpoint's budget keeps room for so many later requests."""
+        return self._budgets[0].keeping(later)
 
     def within(self, budget: Ledger, kept: Path) -> "ApiGenerator":
         """The same endpoint under a further budget, which several generators may share; it counts from here on.
@@ -92,6 +98,10 @@ class ApiGenerator:
         asked = {"model": self.options.model, **self._asked(question)}
         return json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
+    def fits(self, question: Question) -> bool:
+        """Nothing is known of its context from here: the server says where a request is too long."""
+        return True
+
     def spent(self) -> Mapping[str, float]:
         """Answered requests, their tokens and cost; `cached_calls` of them came from the cache, `paid` was paid now."""
         ledger = self._count
@@ -123,7 +133,7 @@ class ApiGenerator:
             parts = split_answer(choice["text"])
             return Reply(parts.text, parts.calls, parts.thinking, cut or parts.unfinished_thinking)
         message = choice["message"]
-        parts = split_answer(message.get("content") or message.get("refusal") or "")
+        parts = split_answer(text_of(message))
         calls = tuple(call for call in map(_as_call, message.get("tool_calls") or ()) if call is not None)
         thinking = message.get("reasoning_content") or message.get("reasoning") or parts.thinking
         return Reply(parts.text, calls or parts.calls, str(thinking), cut or parts.unfinished_thinking)
@@ -174,7 +184,7 @@ def _check_bound(options: EndpointOptions, budget: Ledger) -> None:
             where=f"{budget.where}.max_cost",
             fix="add base.endpoint.prices={prompt: …, completion: …}",
         )
-    if not (options.request.get("max_tokens", True) or options.request.get("max_completion_tokens")):
+    if not any({"max_tokens": options.max_new_tokens, **options.request}.get(name) for name in LIMITS):
         raise RecipeError(
             "a cost can only be kept to where answers are bounded",
             where="base.endpoint.request",
