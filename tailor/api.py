@@ -210,14 +210,21 @@ def evaluate(
     data: Any = None,
     against: Any = None,
     margin: float | None = None,
+    overrides: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """A model against another (its base, where none is named) on held-out data (the run's own test split, by default).
 
     A model is a run, a name, or a base's options (`{"endpoint": {…}}`); `against` may be a file of recorded answers too.
+    `overrides`: `evaluate.KEY=VALUE` texts, laid over the run's own settings.
     """
     answer: dict[str, Any] = registry.resolve("tailor.verbs.evaluate:evaluate_model")(
-        _named(model), data=data, against=against, margin=margin, reporter=reporter or Reporter(quiet=True)
+        _named(model),
+        data=data,
+        against=against,
+        margin=margin,
+        overrides=overrides,
+        reporter=reporter or Reporter(quiet=True),
     )
     return answer
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SIGNATURES = {
     "fit": "(what=None, *, resume=False, reporter=None, **parts)",
     "check": "(data, *, base=None, test=None, columns=None)",
-    "evaluate": "(model, *, data=None, against=None, margin=None, reporter=None)",
+    "evaluate": "(model, *, data=None, against=None, margin=None, overrides=(), reporter=None)",
     "prove": "(model, *, base=None, served=None)",
     "load": "(path)",
     "record": "(model, *, data, out, reporter=None)",
@@ -47,7 +47,7 @@ def test_the_command_line_is_pinned() -> None:
         "fit": ["what", "base", "data", "method", "columns", "output", "resume", "dry_run", "yes", "print_schema"],
         "check": ["data", "base", "test", "columns", "show"],
         "chat": ["model", "max_new_tokens"],
-        "evaluate": ["model", "data", "against", "margin", "require"],
+        "evaluate": ["model", "overrides", "data", "against", "margin", "require"],
         "prove": ["model", "base", "served"],
         "demo": ["output"],
         "generate": ["model", "prompt", "number", "max_new_tokens", "output"],

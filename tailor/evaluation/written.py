@@ -18,6 +18,7 @@ class Asked:
     row: Mapping[str, Any]
     question: Question | None
     expected: Any
+    origin: str = ""
 
 
 def asked_of(generator: Any, objective: Objective, example: Any, row: Mapping[str, Any]) -> Asked:
@@ -25,7 +26,7 @@ def asked_of(generator: Any, objective: Objective, example: Any, row: Mapping[st
     questions = objective.questions(example)
     fits = getattr(generator, "fits", None)
     question = next((one for one in questions if fits is None or fits(one)), None)
-    return Asked(example.id, row, question, questions[0].expected if questions else None)
+    return Asked(example.id, row, question, questions[0].expected if questions else None, str(example.origin))
 
 
 def answers_to(generator: Any, objective: Objective, asked: Sequence[Asked], limit: int | None) -> list[Answer]:
@@ -63,7 +64,7 @@ def _told(reply: Any, objective: Objective, question: Question) -> dict[str, Any
 
 def _answer(asked: Asked, told: Mapping[str, Any] | None) -> Answer:
     prompt = readable(asked.question) if asked.question is not None else ""
-    return Answer(asked.example_id, asked.row, prompt, asked.expected, **(told or {"given": None}))
+    return Answer(asked.example_id, asked.row, prompt, asked.expected, origin=asked.origin, **(told or {"given": None}))
 
 
 def readable(question: Question) -> str:

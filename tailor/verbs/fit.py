@@ -42,6 +42,7 @@ from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import told_rows
+from tailor.verbs.settling import settle_rest
 
 DRIVERS = {"gradient": fit, "solve": solve.fit, "search": search.fit}
 """What is done with an attached method -> the loop that does it."""
@@ -65,6 +66,11 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     if folder.finished:
         summary: dict[str, Any] = folder.read(SUMMARY)
         return summary
+    with folder.unless_refused():
+        return _carried(recipe, folder, baseline, reporter)
+
+
+def _carried(recipe: Recipe, folder: RunFolder, baseline: int, reporter: Reporter) -> dict[str, Any]:
     prepared, place = settled(recipe)
     recipe = prepared.recipe
     announce(prepared, place, reporter)
@@ -101,11 +107,12 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
 
 
 def settled(recipe: Recipe) -> tuple[Prepared, Place]:
-    """A recipe checked as far as it can be without weights, every `auto` of its training a number, and its place."""
+    """A recipe checked as far as it can be without weights, with no `auto` left, and its place."""
     prepared = prepare(recipe)
     check_metrics(prepared)
     place = choose_place(recipe, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
+    prepared.recipe = settle_rest(prepared, place)
     return prepared, place
 
 

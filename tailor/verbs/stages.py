@@ -16,7 +16,7 @@ from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.evaluation.report import with_notice
 from tailor.evaluation.wording import verdict_sentence
 from tailor.recipe.many import STAGE_KEYS, StagedRecipe
-from tailor.recipe.recipe import load
+from tailor.recipe.recipe import Recipe, load
 from tailor.verbs import fit
 from tailor.verbs.evaluate import evaluate_model
 
@@ -31,6 +31,11 @@ def run(recipe: StagedRecipe, *, resume: bool, reporter: Reporter) -> dict[str, 
     if folder.finished:
         summary: dict[str, Any] = folder.read(SUMMARY)
         return summary
+    with folder.unless_refused():
+        return _carried(recipe, folder, resume, reporter)
+
+
+def _carried(recipe: StagedRecipe, folder: RunFolder, resume: bool, reporter: Reporter) -> dict[str, Any]:
     recipe, _ = looked_ahead(recipe)
     _begin(folder, recipe)
     names, base, last = recipe.names(), recipe.base.name, {}
@@ -54,17 +59,32 @@ def looked_ahead(recipe: StagedRecipe) -> tuple[StagedRecipe, list[dict[str, Any
 
     Raises `TailorError` for whatever a stage's data, columns, metrics, method or base would stop at before its first step.
     """
-    parts, outlooks, behind_prompt = [], [], False
+    parts, outlooks, dtypes, behind_prompt = [], [], set(), False
     for place in range(len(recipe.stages)):
         with within(f"stages.{place + 1}", STAGE_KEYS):
             _check_start(recipe, place)
             prepared, where = fit.settled(recipe.stage(place, recipe.base.name, Path(recipe.output)))
             outlooks.append(fit.outlook(prepared, where))
-        values = prepared.recipe.as_dict()
-        parts.append(recipe.stages[place] if behind_prompt else {key: values[key] for key in STAGE_KEYS})
         # How long a row is behind a prompt, and what it then teaches, is known once that prompt has been found.
+        parts.append(_divided(recipe, place, prepared.recipe) if behind_prompt else _settled(prepared.recipe))
+        dtypes.add(prepared.recipe.base.dtype)
         behind_prompt = behind_prompt or prepared.recipe.gradient_method.asks
-    return recipe.model_copy(update={"stages": parts}), outlooks
+    base = recipe.base.model_copy(update={"dtype": dtypes.pop()}) if len(dtypes) == 1 else recipe.base
+    whole = recipe.model_copy(update={"base": base, "stages": parts})
+    whole.check_parts()
+    return whole, outlooks
+
+
+def _settled(stage: Recipe) -> dict[str, Any]:
+    values = stage.as_dict()
+    return {key: values[key] for key in STAGE_KEYS}
+
+
+def _divided(recipe: StagedRecipe, place: int, settled: Recipe) -> dict[str, Any]:
+    """A stage as it was written, but for how its rows are divided: that does not hang on a prompt."""
+    data = recipe.stage(place, recipe.base.name, Path(recipe.output)).data
+    data = data.model_copy(update={"dev": settled.data.dev, "test": settled.data.test})
+    return {**recipe.stages[place], "data": data.model_dump(mode="json")}
 
 
 def _check_start(recipe: StagedRecipe, place: int) -> None:

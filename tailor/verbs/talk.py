@@ -89,9 +89,8 @@ class Model:
         """Pictures for a prompt, from seeds that follow on; steps and guidance as the run was evaluated, unless given."""
         if not self.draws:
             raise BaseError("this model writes or reads text and draws nothing", where=self.base.name)
-        known = self.evaluate
-        steps = steps or (known.steps if known.steps != "auto" else None)
-        guidance = guidance if guidance is not None else (known.guidance if known.guidance != "auto" else None)
+        known_steps, known_guidance = self.evaluate.drawing
+        steps, guidance = steps or known_steps, guidance if guidance is not None else known_guidance
         seeds = list(range(seed, seed + count))
         pictures: list[Any] = self.base.paint([prompt] * count, seeds, self.place.device, steps, guidance)
         return pictures
