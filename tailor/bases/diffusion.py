@@ -9,9 +9,9 @@ import torch
 from transformers import AutoTokenizer
 
 from tailor.bases.drawing import (
-    own_settings,
     Weights,
     load_pipeline,
+    own_settings,
     paint,
     read_lora,
     read_words,

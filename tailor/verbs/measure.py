@@ -263,7 +263,7 @@ def _how_many(prepared: Prepared) -> str:
 
 
 def takes_time(prepared: Prepared) -> bool:
-    """Whether answers are written (by a model behind an API, labels too) or drawn; a loss and a label are read off all rows."""
+    """Whether answers are written (by a model behind an API, labels too) or drawn; what is read off is read off all rows."""
     objective = prepared.objective
     if objective.answers == "image":
         return looks_at_answers(prepared.recipe)
