@@ -20,6 +20,8 @@ from tailor.data.table import Table
 Source = str | Path | Sequence[str | Path]
 
 SHOWN_PAIRS = 20
+FEWEST_TO_TELL = 20
+"""Rows below which nothing is said about what recurs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,23 @@ def _problems(pools: Mapping[str, Pool], repeats: Repeats, splits: Splits, leaka
         first_pair, count = leakage.pairs[0].test, leakage.exact + leakage.normalised
         message = f"{_rows(count)} of the test data {'has' if count == 1 else 'have'} an input that train also has"
         problems.append(Problem("warning", "leakage", message, first_pair.file, first_pair.line, count))
+    if _looks_swapped(main):
+        given, answer = main.form.columns["prompt"], main.form.columns["completion"]
+        message = (
+            f"{len(main)} rows share {len(set(main.normalised_inputs))} different inputs and hardly an answer recurs: "
+            f"are they the wrong way round? --columns input={answer},output={given}"
+        )
+        origin = main.store[0].origin
+        problems.append(Problem("warning", "swapped", message, origin.file, origin.line, len(main)))
     return problems + _repeat_problems(main, repeats)
+
+
+def _looks_swapped(pool: Pool) -> bool:
+    """A few short inputs, each with ever other answers: rather labels that stand where the texts should."""
+    if pool.form.name != "instruction" or len(pool) < FEWEST_TO_TELL:
+        return False
+    few = len(set(pool.normalised_inputs)) * 5 <= len(pool)
+    return few and len(set(pool.normalised_rows)) * 10 >= len(pool) * 9
 
 
 def _repeat_problems(main: Pool, repeats: Repeats) -> list[Problem]:

@@ -92,8 +92,16 @@ def _check_start(recipe: StagedRecipe, place: int) -> None:
     if not place:
         return
     path = Path(recipe.output)
-    before = recipe.stage(place - 1, recipe.base.name, path).gradient_method
-    if not before.form or recipe.stage(place, str(path), path).base.continue_adapter:
+    earlier, now = recipe.stage(place - 1, recipe.base.name, path), recipe.stage(place, str(path), path)
+    before = earlier.gradient_method
+    if now.base.continue_adapter and _of_text(earlier) != _of_text(now):
+        raise RecipeError(
+            "the adapter of the stage before goes on being trained, and it lies on other parts of the pipeline",
+            where="objective.text_encoder",
+            fix="give both stages the same objective.text_encoder",
+            code="other_form",
+        )
+    if not before.form or now.base.continue_adapter:
         return
     name = before.name  # type: ignore[attr-defined]
     if recipe.base.quantize or not registry.load("method", name).mergeable:
@@ -104,6 +112,11 @@ def _check_start(recipe: StagedRecipe, place: int) -> None:
             fix=f"choose method: {name} with the same options, or lora, ia3 or full before",
             code="not_mergeable",
         )
+
+
+def _of_text(stage: Recipe) -> bool:
+    """Whether the text encoders of a pipeline learn too."""
+    return getattr(stage.objective, "text_encoder", False)
 
 
 def _begin(folder: RunFolder, recipe: StagedRecipe) -> None:
