@@ -209,23 +209,24 @@ def _problems(pools: Mapping[str, Pool], repeats: Repeats, splits: Splits, leaka
         first_pair, count = leakage.pairs[0].test, leakage.exact + leakage.normalised
         message = f"{_rows(count)} of the test data {'has' if count == 1 else 'have'} an input that train also has"
         problems.append(Problem("warning", "leakage", message, first_pair.file, first_pair.line, count))
-    if _looks_swapped(main):
-        given, answer = main.form.columns["prompt"], main.form.columns["completion"]
-        message = (
-            f"{len(main)} rows share {len(set(main.normalised_inputs))} different inputs and hardly an answer recurs: "
-            f"are they the wrong way round? --columns input={answer},output={given}"
-        )
-        origin = main.store[0].origin
-        problems.append(Problem("warning", "swapped", message, origin.file, origin.line, len(main)))
+    problems += _swapped(main)
     return problems + _repeat_problems(main, repeats)
 
 
-def _looks_swapped(pool: Pool) -> bool:
-    """A few short inputs, each with ever other answers: rather labels that stand where the texts should."""
+def _swapped(pool: Pool) -> list[Problem]:
+    """A few inputs, each with ever other answers: rather labels that stand where the texts should."""
     if pool.form.name != "instruction" or len(pool) < FEWEST_TO_TELL:
-        return False
-    few = len(set(pool.normalised_inputs)) * 5 <= len(pool)
-    return few and len(set(pool.normalised_rows)) * 10 >= len(pool) * 9
+        return []
+    inputs, rows = len(set(pool.normalised_inputs)), len(set(pool.normalised_rows))
+    if inputs * 5 > len(pool) or rows * 10 < len(pool) * 9:
+        return []
+    given, answer = pool.form.columns["prompt"], pool.form.columns["completion"]
+    message = (
+        f"{len(pool)} rows share {inputs} different inputs and hardly an answer recurs: are they the wrong way round? "
+        f"--columns input={answer},output={given}"
+    )
+    origin = pool.store[0].origin
+    return [Problem("warning", "swapped", message, origin.file, origin.line, len(pool))]
 
 
 def _repeat_problems(main: Pool, repeats: Repeats) -> list[Problem]:

@@ -108,8 +108,10 @@ def _folder(name: str, folder: Path) -> Iterator[Row | BadRow]:
     sorted_texts = _sorted_into_labels(folder, files)
     for file in files:
         for row in read_file(File(str(Path(name) / file.relative_to(folder)), file)):
-            named = sorted_texts and isinstance(row, Row)
-            yield Row({**row.values, "label": file.parent.name}, row.origin) if named else row
+            if sorted_texts and isinstance(row, Row):
+                yield Row({**row.values, "label": file.parent.name}, row.origin)
+            else:
+                yield row
 
 
 def _sorted_into_labels(folder: Path, files: Sequence[Path]) -> bool:
