@@ -8,14 +8,14 @@ from typing import Any
 
 from tailor.core import registry
 from tailor.core.catalogue import bases as catalogue_bases
-from tailor.core.catalogue import cached, choose, data_sets
+from tailor.core.catalogue import cached, choose, data_sets, offline
 from tailor.core.errors import DataError, RecipeError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder
 from tailor.data.load import load as load_rows
 from tailor.data.load import peek
 from tailor.recipe.many import KINDS, AnyRecipe, StagedRecipe, TasksRecipe, parse_any
-from tailor.recipe.recipe import Recipe, RecipeFile, base_options, override, read_recipe
+from tailor.recipe.recipe import Recipe, RecipeFile, base_options, laid_over, override, read_recipe
 
 RECIPES = (".yaml", ".yml")
 CARRIED_BY = {
@@ -84,36 +84,35 @@ class Run:
 
 
 def make_recipe(
-    what: str | Path | AnyRecipe | None = None,
+    what: str | Path | AnyRecipe | Mapping[str, Any] | None = None,
     *,
-    base: str | Mapping[str, Any] | None = None,
-    data: Any = None,
-    method: str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
-    output: str | Path | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
     reporter: Reporter | None = None,
+    **axes: Any,
 ) -> AnyRecipe:
     """A recipe from a file, from data alone, or from its parts; what is left open is chosen and said.
 
     Args:
-        what: a recipe file, or any data source.
-        base, data, method, output: as in the recipe, laid over the file's.
+        what: a recipe file, a recipe's keys and values, or any data source.
         columns: role -> column.
         overrides: `KEY=VALUE` texts, laid over everything.
         resume: an output that is left open is the last one that this recipe was given, not a new one.
         reporter: hears of every choice.
+        axes: `base`, `data`, `objective`, `method`, `train`, `evaluate`, `output` as in the recipe, laid over the file's.
     """
     values: dict[str, Any] = {}
     if isinstance(what, RecipeFile):
         values = what.as_dict()
+    elif isinstance(what, Mapping):
+        values = laid_over({}, what)
     elif what is not None and Path(what).suffix in RECIPES:
         values = read_recipe(Path(what))
     elif what is not None:
-        values = override({}, [f"data.train={json.dumps(str(what))}"])
-    given = {"base": base, "data": data, "method": method, "output": None if output is None else str(output)}
-    texts = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+        values = laid_over({}, {"data": {"train": str(what)}})
+    values = laid_over(values, {key: value for key, value in axes.items() if value is not None})
+    texts = []
     if columns:
         texts.append(f"data.columns={json.dumps(dict(columns))}")
     values = override(values, [*texts, *overrides])
@@ -164,9 +163,13 @@ def _numbered(name: str, count: int) -> str:
 
 
 def fit(
-    what: str | Path | AnyRecipe | None = None, *, resume: bool = False, reporter: Reporter | None = None, **parts: Any
+    what: str | Path | AnyRecipe | Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    **parts: Any,
 ) -> Run:
-    """Carry a recipe (or data, or `base=`, `data=`, `method=`) through training, proof, evaluation and report."""
+    """Carry a recipe (or data, or `base=`, `data=`, `method=`, …) through training, proof, evaluation and report."""
     recipe = make_recipe(what, resume=resume, reporter=reporter, **parts)
     reporter = reporter or Reporter(quiet=True)
     if resume and not Path(recipe.output).exists():
@@ -213,14 +216,21 @@ def evaluate(
     data: Any = None,
     against: Any = None,
     margin: float | None = None,
+    overrides: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """A model against another (its base, where none is named) on held-out data (the run's own test split, by default).
 
     A model is a run, a name, or a base's options (`{"endpoint": {…}}`); `against` may be a file of recorded answers too.
+    `overrides`: `evaluate.KEY=VALUE` texts, laid over the run's own settings.
     """
     answer: dict[str, Any] = registry.resolve("tailor.verbs.evaluate:evaluate_model")(
-        _named(model), data=data, against=against, margin=margin, reporter=reporter or Reporter(quiet=True)
+        _named(model),
+        data=data,
+        against=against,
+        margin=margin,
+        overrides=overrides,
+        reporter=reporter or Reporter(quiet=True),
     )
     return answer
 
@@ -241,10 +251,13 @@ def _named(model: Run | str | Path | Mapping[str, Any]) -> str | Mapping[str, An
     return str(model.path if isinstance(model, Run) else model)
 
 
-def prove(model: Run | str | Path, *, base: str | None = None, served: str | None = None) -> dict[str, Any]:
+def prove(
+    model: Run | str | Path, *, base: str | None = None, served: str | None = None, reporter: Reporter | None = None
+) -> dict[str, Any]:
     """Is this artefact, or the model behind this server, really the tuned one?"""
-    name = _named(model)
-    answer: dict[str, Any] = registry.resolve("tailor.verbs.prove:prove_model")(name, base=base, served=served)
+    answer: dict[str, Any] = registry.resolve("tailor.verbs.prove:prove_model")(
+        _named(model), base=base, served=served, reporter=reporter or Reporter(quiet=True)
+    )
     return answer
 
 
@@ -263,7 +276,14 @@ def examples(data: Any, *, base: str | None, columns: Mapping[str, str], count: 
 
 
 def plan_fit(recipe: AnyRecipe) -> dict[str, Any]:
-    """What `fit` would do: the resolved recipe, data report and plan (of each stage or task); nothing is written."""
+    """What `fit` would do: the resolved recipe, data report and plan (of each stage or task); nothing is written.
+
+    Nothing is fetched either: of a base that is not here, the recipe as it stands and what would be downloaded.
+    """
+    if needs_download(recipe) and not offline():
+        sizes = {entry["name"]: entry.get("download_bytes") for entry in catalogue_bases()}
+        download = {"base": recipe.base.name, "bytes": sizes.get(recipe.base.name)}
+        return {"recipe": recipe.as_dict(), "download": download}
     return registry.resolve(f"{CARRIED_BY[type(recipe)]}:dry_run")(recipe)  # type: ignore[no-any-return]
 
 
@@ -272,7 +292,8 @@ def needs_download(recipe: AnyRecipe) -> bool:
     name = recipe.base.name
     if recipe.base.endpoint is not None:
         return False
-    return not name.startswith("pocket:") and not Path(name).exists() and not cached(name)
+    looks_like_hub_id = ":" not in name and not name.startswith((".", "/", "~")) and name.count("/") < 2
+    return looks_like_hub_id and not Path(name).exists() and not cached(name)
 
 
 def generate(
@@ -282,20 +303,32 @@ def generate(
     number: int = 1,
     max_new_tokens: int = 256,
     output: str | Path | None = None,
-) -> list[str]:
+) -> list[Any]:
     """Answers to one prompt: the first greedy, the others sampled with fixed seeds; for a model that draws, files of
-    pictures.
+    pictures; of a model that reads labels off texts, its label as `{"answer", "probability"}`.
 
     Args:
         output: where pictures are written; None: `generated` in the run folder, or here for a base.
     """
     loaded = registry.resolve("tailor.verbs.talk:model_of")(model)
+    if loaded.reads:
+        return [loaded.told_of(prompt)]
     if not loaded.draws:
         return [loaded.generate(prompt, max_new_tokens=max_new_tokens, seed=seed or None) for seed in range(number)]
     name = Path(base_options(model).name)
     folder = Path(output) if output is not None else (name if name.is_dir() else Path()) / "generated"
     write = registry.resolve("tailor.verbs.pictures:write_pictures")
     return [str(file) for file in write(loaded.draw(prompt, number), prompt, folder)]
+
+
+def answer_rows(
+    run: str, data: Any, *, out: str | Path, max_new_tokens: int = 256, reporter: Reporter | None = None
+) -> int:
+    """Write a run's answer to every row of the data as JSON lines, and return how many; labels with how sure it is."""
+    count: int = registry.resolve("tailor.verbs.answer_rows:answer_rows")(
+        run, data, Path(out), max_new_tokens, reporter or Reporter(quiet=True)
+    )
+    return count
 
 
 def chat_sides(model: str | Mapping[str, Any], *, max_new_tokens: int = 256) -> dict[str, Any]:

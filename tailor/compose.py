@@ -100,7 +100,7 @@ def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
     recipe = settle_head(recipe, base, objective)
     objective.prepare(entry.row for entry in loaded.train)
     objective = objective.under(source.prompt if recipe.method_options.asks else prompt_before(source, objective))
-    output_of(recipe, objective)
+    check_new_head(recipe, base, output_of(recipe, objective))
     splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
     check_refused(recipe, *splits.values())
     if recipe.data.replay is not None:
@@ -239,6 +239,20 @@ def check_method(recipe: Recipe, base: Any) -> None:
             fix=f"choose another method: {', '.join(methods_for(base)) or 'there is none for it'}",
             code="no_such_pair",
         )
+
+
+def check_new_head(recipe: Recipe, base: Any, output: OutputSpec) -> None:
+    """A method that trains a new head needs a task that brings one, which what a base writes by itself does not."""
+    method = registry.load("method", recipe.method_options.name)  # type: ignore[attr-defined]
+    if "head" not in method.needs or output.head != base.text_head:
+        return
+    others = [name for name in methods_for(base) if "head" not in registry.load("method", name).needs]
+    raise RecipeError(
+        f"the method {method.name} trains a new head, and this task uses the base's own output layer",
+        where="method",
+        fix=f"choose another method: {', '.join(others)}",
+        code="no_such_pair",
+    )
 
 
 def methods_for(base: Any) -> list[str]:

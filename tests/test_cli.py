@@ -223,6 +223,47 @@ def test_every_bad_row_is_listed_at_once_and_skipping_counts_them(
     assert counted["in"] == counted["used"] + sum(counted["refused"].values()) == 22
 
 
+def test_an_existing_folder_is_refused_without_resume_even_an_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = rows(tmp_path / "a.jsonl", [chat(f"hello {i}") for i in range(30)])
+    empty = tmp_path / "run"
+    empty.mkdir()
+    words = ["fit", data, *QUICK, "--output", empty, "--quiet", "--json"]
+    code, out, _ = call(capsys, *words)
+    assert (code, json.loads(out)["error"]["code"]) == (2, "exists")
+    code, out, _ = call(capsys, *words, "--resume")
+    assert (code, json.loads(out)["status"]) == (0, "done"), "an empty one is a start"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (["--method", "head"], "method"),
+        (["--base", "pocket:bert", "--method", "head", "method.unfreeze=99"], "method.unfreeze"),
+    ],
+)
+def test_a_fit_that_is_refused_leaves_no_folder(
+    change: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = rows(tmp_path / "labels.jsonl", [{"text": f"row {i} of many", "label": "ab"[i % 2]} for i in range(40)])
+    talk = rows(tmp_path / "a.jsonl", [chat(f"hello {i}") for i in range(30)])
+    data = labels if "pocket:bert" in change else talk
+    words = ["fit", data, *QUICK[4:5], *(["--base", "pocket:gpt"] if "--base" not in change else []), *change]
+    code, out, _ = call(capsys, *words, "--output", tmp_path / "run", "--json", "--quiet")
+    assert (code, json.loads(out)["error"]["where"]) == (2, where)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_head_for_what_is_written_is_refused_by_a_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = rows(tmp_path / "a.jsonl", [chat(f"hello {i}") for i in range(30)])
+    code, out, _ = call(capsys, "fit", data, "--base", "pocket:gpt", "--method", "head", "--dry-run", "--json")
+    error = json.loads(out)["error"]
+    assert (code, error["code"]) == (2, "no_such_pair")
+    assert "lora" in error["fix"]
+    assert "head" not in error["fix"].partition(":")[2]
+
+
 # --- a whole run ---------------------------------------------------------------------------------------------------
 
 
@@ -294,7 +335,7 @@ def test_the_saved_recipe_is_fully_resolved_and_runs_to_the_same_figures(
     import yaml
 
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    assert "auto" not in json.dumps({**recipe["train"], "method": recipe["method"], "objective": recipe["objective"]})
+    assert "auto" not in json.dumps({**recipe, "output": ""})
     code, _, _ = call(capsys, "fit", run / "recipe.yaml", f"output={tmp_path / 'again'}", "--quiet")
     assert code == 0
     assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()

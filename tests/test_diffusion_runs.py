@@ -116,10 +116,7 @@ def test_an_adapter_of_a_pipeline_goes_on_from_stage_to_stage(
     method: str, stable: Path, odd: Path, tmp_path: Path, here: None
 ) -> None:
     data = {"train": str(odd), "subject": "wug", "dev": 0, "test": 0}
-    settings = {
-        "train": {"max_steps": 2, "examples_per_batch": 4, "learning_rate": 1e-2},
-        "evaluate": {"forgetting": False},
-    }
+    settings = {"train": {"max_steps": 2, "examples_per_batch": 4, "learning_rate": 1e-2}}
     stage = {"data": data, "objective": "text_to_image", "method": METHODS[method], **settings}
     values = {"base": str(stable), "stages": [stage, stage], "compare": False, "output": str(tmp_path / "run")}
     answer = stages.run(parse_any(values), resume=False, reporter=QUIET)  # type: ignore[arg-type]

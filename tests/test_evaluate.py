@@ -146,3 +146,77 @@ def test_without_a_test_split_there_is_nothing_to_report_unless_asked(
     found = evaluate(prepare(recipe), recipe.base, recipe.base, Place("cpu", "fp32", ""), "", Reporter(quiet=True))
     assert found.evaluation["tasks"] == {}
     assert set(found.evaluation) == ({"tasks"} if forgetting == "auto" else {"tasks", "forgetting"})
+
+
+@pytest.fixture(scope="module")
+def tuned(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tailor.Run:
+    """A short run on labels that asks for fewer rows than there are."""
+    folder = tmp_path_factory.mktemp("tuned")
+    data = write_rows(folder / "rows.jsonl", rows_of("single", 60))
+    sections = {"evaluate": {"samples": 4}, "splits": {"test": 0.5}, "train": {"max_steps": 2}}
+    return tailor.fit(make_recipe(bert, data, folder / "run", **sections))
+
+
+def test_labels_are_scored_on_every_row(tuned: tailor.Run) -> None:
+    assert only(tuned.evaluation)["n"] == 30
+
+
+def test_fewer_rows_are_written_and_said(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", rows_of("instruction", 40))
+    sections = {"evaluate": {"samples": 3, "max_new_tokens": 2}, "splits": {"test": 0.5}, "train": {"max_steps": 1}}
+    run = tailor.fit(make_recipe(llama, data, tmp_path / "run", **sections))
+    code, out, err = call(capsys, "evaluate", run.path, "--json")
+    assert (code, only(json.loads(out))["n"]) == (0, 3)
+    assert "3 of 20 test rows (evaluate.samples=3" in err
+    code, out, err = call(capsys, "evaluate", run.path, "evaluate.samples=null", "--json")
+    assert (code, only(json.loads(out))["n"]) == (0, 20)
+    assert "evaluate.samples" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("train.epochs=3", "training, which is over"), ("rows.jsonl", "no override")]
+)
+def test_an_evaluation_changes_how_is_measured_alone(
+    text: str, said: str, tuned: tailor.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, "evaluate", tuned.path, text)
+    assert code == 2
+    assert said in err
+
+
+def test_rows_that_were_trained_on_are_told(tuned: tailor.Run, tmp_path: Path) -> None:
+    rows = tuned.path.parent / "rows.jsonl"
+    (told,) = tailor.evaluate(tuned, data=str(rows))["warnings"]
+    assert told.startswith("30 of 60 rows are rows that this run was trained on")
+    fresh = write_rows(tmp_path / "rows.jsonl", rows_of("single", 20, seed=7))
+    assert "warnings" not in tailor.evaluate(tuned, data=str(fresh))
+
+
+@pytest.mark.parametrize(
+    ("bound", "code"),
+    [(">=0.0", 0), (">=0%", 0), ("<=100", 0), (">=99.9", 1), (">=99.9%", 1), (">=1.01", 1), ("<=1", 0), (">=101", 2)],
+)
+def test_a_requirement_may_be_in_points(
+    bound: str, code: int, tuned: tailor.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, out, _ = call(capsys, "evaluate", tuned.path, "--require", f"accuracy{bound}", "--json", "--quiet")
+    assert found == code
+    assert code < 2 or json.loads(out)["error"]["where"] == "--require"
+
+
+def test_a_requirement_on_a_plain_number_takes_no_per_cent(
+    tuned: tailor.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "evaluate", tuned.path, "--require", "mcc>=10%", "--json", "--quiet")
+    assert (code, json.loads(out)["error"]["fix"]) == (2, "--require 'mcc>=10'")
+
+
+def test_a_scorer_that_fails_names_the_row_where_it_stands(tuned: tailor.Run, tmp_path: Path) -> None:
+    scorer = tmp_path / "mine.py"
+    scorer.write_text("def score(row, answer):\n    return 1 / (row['text'] != 'the last one')\n")
+    fresh = write_rows(
+        tmp_path / "rows.jsonl", [*rows_of("single", 9, seed=7), {"text": "the last one", "label": "red"}]
+    )
+    with pytest.raises(TailorError, match=f"failed on {fresh}:10: ZeroDivisionError") as raised:
+        tailor.evaluate(tuned, data=str(fresh), overrides=[f"evaluate.metrics=[{scorer}:score]"])
+    assert raised.value.where == f"{scorer}:2"

@@ -406,8 +406,6 @@ def test_unknown_and_unfit_names() -> None:
 def test_automatic_choice(objective: str, expected: list[Any], names: list[str]) -> None:
     given_ = [None] * len(expected)
     assert auto(objective, answers(expected, given_)) == (names[0], names)
-    with_loss = names if "loss" in names else [*names, "loss"]
-    assert auto(objective, answers(expected, given_, nll=1.0, tokens=1)) == (names[0], with_loss)
 
 
 def test_automatic_choice_refuses() -> None:

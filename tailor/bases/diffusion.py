@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from tailor.bases.drawing import (
     Weights,
     load_pipeline,
+    own_settings,
     paint,
     read_lora,
     read_words,
@@ -327,6 +328,10 @@ class DiffusionBase:
         """A picture for each prompt and seed, as the pipeline draws it; what is left open is its own default."""
         asked = [self.written(prompt) for prompt in prompts]
         return paint(self.pipeline, asked, seeds, device, steps=steps, guidance=guidance)
+
+    def drawn_by(self) -> tuple[int, float]:
+        """The pipeline's own number of steps and its guidance."""
+        return own_settings(self.source.config["_class_name"])
 
     # --- artefacts -------------------------------------------------------------------------------------------------
 

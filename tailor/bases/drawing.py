@@ -1,6 +1,7 @@
 """A pipeline from its folder and back: loaded with its adapters, drawn with, and its adapters written as diffusers has
 them."""
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tailor.bases.denoisers import Denoiser, kind_of
 from tailor.bases.folders import LORA_OF_PIPELINE, WORDS_OF_PIPELINE
 from tailor.bases.loading import Source, explained
 from tailor.bases.noising import Noising
-from tailor.bases.with_diffusers import DiffusionPipeline
+from tailor.bases.with_diffusers import DiffusionPipeline, diffusers
 from tailor.core.errors import BaseError
 from tailor.nn.words import GrownTable
 
@@ -127,6 +128,12 @@ def paint(
     for part, training in modes:
         part.train(training)
     return found
+
+
+def own_settings(pipeline: str) -> tuple[int, float]:
+    """The number of steps and the guidance that a pipeline of diffusers draws with, where it is told neither."""
+    asked = inspect.signature(getattr(diffusers, pipeline).__call__).parameters
+    return int(asked["num_inference_steps"].default), float(asked["guidance_scale"].default)
 
 
 def write_lora(adapted: Any, folder: Path) -> None:

@@ -4,6 +4,7 @@ Weights are read from safetensors only (a pickle can run code), code of the repo
 """
 
 import contextlib
+import difflib
 import hashlib
 import json
 import math
@@ -274,11 +275,18 @@ def find(options: BaseOptions) -> Source:
     if options.name.startswith(EMBEDDED):
         folder = embedded_base(options.name.removeprefix(EMBEDDED))
         if folder is None:
-            known = ", ".join(f"{EMBEDDED}{name}" for name in POCKET)
-            raise BaseError("there is no such embedded base", where=options.name, fix=f"one of: {known}")
+            known = [f"{EMBEDDED}{name}" for name in POCKET]
+            near = difflib.get_close_matches(options.name, known, n=1)
+            fix = (f"did you mean {near[0]}? " if near else "") + f"one of: {', '.join(known)}"
+            raise BaseError("there is no such embedded base", where=options.name, fix=fix)
         return source_of(options.name, str(folder), options)
     if path.is_dir():
         return _local(path, options)
+    if ":" in options.name and not path.exists():
+        known = [f"{EMBEDDED}{name}" for name in POCKET]
+        near = difflib.get_close_matches(options.name, known, n=1, cutoff=0.0)
+        fix = f"did you mean {near[0]}? embedded bases are {', '.join(known)}"
+        raise BaseError("this is no hub id, no folder and no embedded base", where=options.name, fix=fix)
     if path.exists():
         raise BaseError("a base is a folder, a hub id or pocket:NAME, and this is a file", where=options.name)
     if path.is_absolute() or options.name.startswith((".", "~")) or options.name.count("/") > 1:

@@ -29,4 +29,5 @@ __all__ = [
     "SD3Transformer2DModel",
     "UNet2DConditionModel",
     "compute_snr",
+    "diffusers",
 ]

@@ -15,9 +15,10 @@ def bases() -> Answer:
             f"{entry['context']:,}",
             "embedded" if entry["path"] else f"{entry['download_bytes'] / 1e6:,.0f} MB",
             entry["licence"],
+            entry["path"] or "",
         ]
         for entry in found["bases"]
     ]
-    data = [[entry["name"], str(entry["rows"]), entry["task"]] for entry in found["data"]]
-    text = table(rows, ["base", "family", "parameters", "context", "download", "licence"])
-    return Answer(found, f"{text}\n\n{table(data, ['embedded data', 'rows', 'what it teaches'])}")
+    data = [[entry["name"], str(entry["rows"]), entry["task"], entry["path"]] for entry in found["data"]]
+    text = table(rows, ["base", "family", "parameters", "context", "download", "licence", "folder"])
+    return Answer(found, f"{text}\n\n{table(data, ['embedded data', 'rows', 'what it teaches', 'folder'])}")

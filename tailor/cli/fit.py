@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from tailor import api
+from tailor.cli.dry_run import dry_answer
 from tailor.cli.options import Base, Columns, parse_columns
 from tailor.cli.output import Answer, face
 from tailor.core.errors import RecipeError
@@ -35,6 +36,9 @@ def fit(
     output: Annotated[str | None, typer.Option(help="The run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show recipe, data and plan; train nothing.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="With --dry-run: the whole recipe, report and plan.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Agree to a download.")] = False,
     print_schema: Annotated[bool, typer.Option("--schema", help="Print the recipe's JSON schema.")] = False,
 ) -> Answer:
@@ -61,9 +65,9 @@ def fit(
     )
     if resume and (done := finished(RunFolder(Path(recipe.output)), recipe, face.reporter)) is not None:
         return summary_answer(done)
-    _agree(recipe, chosen=base is None and not _names_base(sources, overrides), yes=yes)
     if dry_run:
-        return _json(api.plan_fit(recipe))
+        return dry_answer(api.plan_fit(recipe), verbose)
+    _agree(recipe, chosen=base is None and not _names_base(sources, overrides), yes=yes)
     return summary_answer(api.fit(recipe, resume=resume, reporter=face.reporter).summary)
 
 

@@ -6,7 +6,7 @@ import typer
 
 from tailor import api
 from tailor.cli.options import Base
-from tailor.cli.output import Answer
+from tailor.cli.output import Answer, face
 
 
 def prove(
@@ -17,7 +17,7 @@ def prove(
     served: Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server that should serve it.")] = None,
 ) -> Answer:
     """Is this artefact, or the model behind a server, really the tuned one?"""
-    proof = api.prove(model, base=base, served=served)
+    proof = api.prove(model, base=base, served=served, reporter=face.reporter)
     lines = [
         f"proof: {'passed' if proof['passed'] else 'FAILED'} · {proof['rows']} probe rows, by {proof['by']} libraries"
     ]

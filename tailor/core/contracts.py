@@ -154,6 +154,7 @@ class Answer:
         bytes: UTF-8 bytes of the reference text, for bits per byte.
         thinking: reasoning that was stripped from `given`, if any.
         cut: the answer hit its length limit, or ended inside its reasoning.
+        origin: `file:LINE` of the row.
     """
 
     example_id: str
@@ -166,6 +167,12 @@ class Answer:
     bytes: int = 0
     thinking: str = ""
     cut: bool = False
+    origin: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where a person finds the row."""
+        return self.origin or f"row {self.example_id}"
 
 
 class Metric(Protocol):

@@ -2,11 +2,16 @@
 
 import contextlib
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+AGAIN = 30.0
+"""Seconds after which a person wonders whether anything goes on."""
 
 
 class Advance(Protocol):
@@ -25,6 +30,24 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line."""
         self.console.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """What is waited for, said at once, and again every half a minute with the time that has gone by."""
+        done, start = threading.Event(), time.monotonic()
+        self.say(text)
+
+        def again() -> None:
+            while not done.wait(AGAIN):
+                self.say(f"{text}: {time.monotonic() - start:.0f} s so far")
+
+        teller = threading.Thread(target=again, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            teller.join()
 
     @contextlib.contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:

@@ -1,13 +1,18 @@
 """The run folder: one place for everything a run leaves, written so that a crash never leaves half a file."""
 
+import contextlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tailor.core.errors import RunError
+from tailor.core.errors import RunError, TailorError
 
 SUMMARY = "summary.json"
+LOGS = ("metrics.jsonl", "search/*.jsonl")
+"""Files that the first step writes to."""
 
 
 class RunFolder:
@@ -33,27 +38,42 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, *, resume: bool) -> "RunFolder":
-        """A new folder, or with `resume` one that may hold an unfinished or finished run."""
+        """A new folder, or with `resume` one that may be empty or hold an unfinished or finished run."""
         folder = cls(path)
         if path.exists() and not path.is_dir():
             raise RunError("the output is a file", where=str(path), fix="choose another output")
-        if path.is_dir() and any(path.iterdir()):
-            if not resume:
-                raise RunError(
-                    "this output folder exists",
-                    where=str(path),
-                    fix="add --resume, or choose another --output",
-                    code="exists",
-                )
-            if not folder.recipe.exists() and not (path / "checkpoints").exists():
-                raise RunError(
-                    "this folder holds something else than a run", where=str(path), fix="choose another output"
-                )
+        if path.is_dir() and not resume:
+            raise RunError(
+                "this output folder exists",
+                where=str(path),
+                fix="add --resume, or choose another --output",
+                code="exists",
+            )
+        ours = folder.recipe.exists() or (path / "checkpoints").exists()
+        if path.is_dir() and not ours and any(path.iterdir()):
+            raise RunError("this folder holds something else than a run", where=str(path), fix="choose another output")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"the output folder cannot be made: {error.strerror}", where=str(path)) from None
         return folder
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was trained or asked here, or in a part of it."""
+        logs = (file for name in LOGS for file in self.path.rglob(name))
+        return any(file.stat().st_size for file in logs) or any(self.path.rglob("checkpoints/*"))
+
+    @contextlib.contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """What is refused before its first step leaves nothing behind that a mended recipe would stumble over."""
+        new = not any(self.path.iterdir())
+        try:
+            yield
+        except TailorError:
+            if new and not self.begun:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":

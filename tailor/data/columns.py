@@ -385,6 +385,7 @@ def _check_plain_text(spec: words.Spec, survey: _Survey, found: Mapping[str, str
     """A text beside a column that may be its label or its answer: raw text only if the user says so."""
     if spec.form != "text":
         return
+    _check_no_empty_label(survey)
     text = found["text"]
     others = _classes(survey) + ([] if survey.plain[text] in words.DECISIVE else _other_texts(survey))
     other = next((column for column in others if column != text), None)
@@ -396,6 +397,22 @@ def _check_plain_text(spec: words.Spec, survey: _Survey, found: Mapping[str, str
         fix=f"{columns_argument({'input': text, 'output': other})} for both, "
         f"{columns_argument({'text': text})} for raw text",
         code="ambiguous_columns",
+    )
+
+
+def _check_no_empty_label(survey: _Survey) -> None:
+    """A label column that holds nothing would turn labelled rows into raw text without a word."""
+    empty = next(
+        (name for name, values in survey.columns.items() if not values and survey.plain[name] in words.LABEL), None
+    )
+    if empty is None:
+        return
+    text = next(name for name, values in survey.columns.items() if values)
+    raise DataError(
+        f"the column {empty!r} is named like a label and holds nothing in the first {survey.rows} rows",
+        where=survey.file,
+        fix=f"fill it in, or leave it out; {columns_argument({'text': text})} takes the rows as raw text",
+        code="empty_label",
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -14,12 +14,14 @@ from tailor.data.files import BadRow
 from tailor.data.pool import Pool, Repeats, bad_rows, fill
 from tailor.data.read import read
 from tailor.data.report import DataReport, Leakage, LeakedPair, Problem
-from tailor.data.split import AUTO, AUTO_SHARE, Share, Splits, as_share, split
+from tailor.data.split import AUTO, AUTO_SHARE, Share, Splits, as_share, sizes, split
 from tailor.data.table import Table
 
 Source = str | Path | Sequence[str | Path]
 
 SHOWN_PAIRS = 20
+FEWEST_TO_TELL = 20
+"""Rows below which nothing is said about what recurs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Loaded:
     dev: Table
     test: Table
     report: DataReport
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """What was held back for dev and test, where that was no source of its own, as shares that give the same division."""
 
 
 def peek(train: Source, *, columns: Mapping[str, str] | None = None, root: Path | None = None) -> Form:
@@ -82,7 +86,8 @@ def load(
     for name, pool in given.items():
         _check_labels(name, pool, main)
     units = {name: pool.in_blocks() if name in given or any(shares.values()) else pool for name, pool in pools.items()}
-    splits = _divide(units["train"], shares, seed)
+    settled = _settled(units["train"], shares)
+    splits = _divide(units["train"], settled, seed)
     sides = {"train": (units["train"], splits.train), "dev": (units["train"], splits.dev)}
     sides["test"] = (units["train"], splits.test)
     sides |= {name: (units[name], list(range(len(units[name])))) for name in given}
@@ -100,7 +105,7 @@ def load(
         digests={name: _digest(pool.ids[index] for index in indices) for name, (pool, indices) in sides.items()},
     )
     tables = {name: Table(pool.store, indices) for name, (pool, indices) in sides.items()}
-    return Loaded(main.form, tables["train"], tables["dev"], tables["test"], report)
+    return Loaded(main.form, tables["train"], tables["dev"], tables["test"], report, settled)
 
 
 def _fill_given(sources: Mapping[str, Share | Source], form: Form, root: Path | None) -> dict[str, Pool]:
@@ -119,10 +124,17 @@ def _check_rows(pools: Mapping[str, Pool], on_bad_row: str) -> None:
         raise bad_rows([row for pool in pools.values() for row in pool.bad], count)
 
 
-def _divide(pool: Pool, shares: Mapping[str, Share | None], seed: int) -> Splits:
+def _settled(pool: Pool, shares: Mapping[str, Share | None]) -> dict[str, float]:
+    """Every `auto` as the share that it comes to; what has a source of its own is left out."""
     # 200 rows are wanted so that a difference can be shown; a block of text is worth many rows.
     auto: Share = AUTO_SHARE if pool.cut else AUTO
-    dev, test = (auto if shares[name] == AUTO else shares[name] or 0.0 for name in ("dev", "test"))
+    wanted = {name: auto if share == AUTO else share for name, share in shares.items() if share is not None}
+    counts = dict(zip(("dev", "test"), sizes(len(pool), wanted.get("dev", 0.0), wanted.get("test", 0.0)), strict=True))
+    return {name: counts[name] / len(pool) if share == AUTO else float(share) for name, share in wanted.items()}
+
+
+def _divide(pool: Pool, shares: Mapping[str, float], seed: int) -> Splits:
+    dev, test = (shares.get(name, 0.0) for name in ("dev", "test"))
     groups = pool.groups or None
     return split(pool.places, groups=groups, labels=_stratified(pool), dev=dev, test=test, seed=seed)
 
@@ -197,7 +209,24 @@ def _problems(pools: Mapping[str, Pool], repeats: Repeats, splits: Splits, leaka
         first_pair, count = leakage.pairs[0].test, leakage.exact + leakage.normalised
         message = f"{_rows(count)} of the test data {'has' if count == 1 else 'have'} an input that train also has"
         problems.append(Problem("warning", "leakage", message, first_pair.file, first_pair.line, count))
+    problems += _swapped(main)
     return problems + _repeat_problems(main, repeats)
+
+
+def _swapped(pool: Pool) -> list[Problem]:
+    """A few inputs, each with ever other answers: rather labels that stand where the texts should."""
+    if pool.form.name != "instruction" or len(pool) < FEWEST_TO_TELL:
+        return []
+    inputs, rows = len(set(pool.normalised_inputs)), len(set(pool.normalised_rows))
+    if inputs * 5 > len(pool) or rows * 10 < len(pool) * 9:
+        return []
+    given, answer = pool.form.columns["prompt"], pool.form.columns["completion"]
+    message = (
+        f"{len(pool)} rows share {inputs} different inputs and hardly an answer recurs: are they the wrong way round? "
+        f"--columns input={answer},output={given}"
+    )
+    origin = pool.store[0].origin
+    return [Problem("warning", "swapped", message, origin.file, origin.line, len(pool))]
 
 
 def _repeat_problems(main: Pool, repeats: Repeats) -> list[Problem]:

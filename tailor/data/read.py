@@ -7,7 +7,8 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tailor.core.errors import DataError
@@ -25,6 +26,8 @@ _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _YES = {"1", "TRUE", "YES", "ON"}
 _CAPTIONS = ("text", "caption", "prompt")
 _BOOKKEEPING = {"state.json", "dataset_info.json", "dataset_dict.json", "dataset_infos.json"}
+_SPLITS = {"train", "dev", "valid", "validation", "val", "test"}
+"""Names of folders that say what rows are for, not what they are."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.+-]+)?")
 
 
@@ -102,8 +105,20 @@ def _folder(name: str, folder: Path) -> Iterator[Row | BadRow]:
             fix=f"known kinds are {', '.join(KINDS)}, .gz of each, and images ({', '.join(sorted(IMAGES))})",
             code="missing_file",
         )
+    sorted_texts = _sorted_into_labels(folder, files)
     for file in files:
-        yield from read_file(File(str(Path(name) / file.relative_to(folder)), file))
+        for row in read_file(File(str(Path(name) / file.relative_to(folder)), file)):
+            if sorted_texts and isinstance(row, Row):
+                yield Row({**row.values, "label": file.parent.name}, row.origin)
+            else:
+                yield row
+
+
+def _sorted_into_labels(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether texts lie one a file in folders that are named as their labels are: `pos/`, `neg/`, each of several."""
+    inside = Counter(file.parent.name for file in files)
+    direct = all(file.parent.parent == folder and file.suffix.casefold() == ".txt" for file in files)
+    return direct and len(inside) > 1 and min(inside.values()) > 1 and not {*inside} <= _SPLITS
 
 
 def _is_data(file: Path) -> bool:

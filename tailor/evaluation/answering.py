@@ -98,6 +98,7 @@ def _filled(answer: Answer, question: Question, generated: tuple[list[int], bool
         answer.bytes,
         thinking=parts.thinking,
         cut=cut or parts.unfinished_thinking,
+        origin=answer.origin,
     )
 
 
@@ -123,6 +124,7 @@ def score(base: Base, objective: Objective, output: OutputSpec, held: Sequence[H
             nll=one.nll,
             tokens=one.tokens,
             bytes=one.bytes,
+            origin=str(item.example.origin),
         )
         for item, one in zip(held, said, strict=True)
     ]
@@ -194,6 +196,15 @@ def _until_stop(ids: list[int], stops: set[int], text: str | None, tokenizer: An
     if text and text in (whole := tokenizer.decode(ids, skip_special_tokens=False)):
         return list(tokenizer(whole.partition(text)[0], add_special_tokens=False)["input_ids"]), False
     return ids, True
+
+
+def room_for_answers(base: Any, objective: Objective, examples: Sequence[Any]) -> int:
+    """Tokens that an answer to any of these examples may have: from the longest one expected, or as an API's own limit."""
+    own: int | None = getattr(base, "longest_answer", None)
+    if own is not None:
+        return own
+    asked = [_askable(base, objective.questions(example)) for example in examples]
+    return _room_for_answers(base, [question for question in asked if question is not None])
 
 
 def _room_for_answers(base: Any, questions: Sequence[Question]) -> int:

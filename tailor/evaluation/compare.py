@@ -184,7 +184,7 @@ def _finite(metric: Metric, answers: Sequence[Answer]) -> Floats:
     if bad.any():
         raise TailorError(
             f"{metric.name} is not a finite number on {int(bad.sum())} of {len(answers)} rows",
-            where=f"row {answers[int(bad.argmax())].example_id}",
+            where=answers[int(bad.argmax())].place,
             fix="the model has probably diverged: lower the learning rate",
             code="not_finite",
         )

@@ -32,7 +32,7 @@ def load(path: Path, name: str) -> Callable[[Answer], tuple[float, str]]:
             result = function(dict(answer.row), answer.given)
         except Exception as error:
             raise TailorError(
-                f"{name} failed on row {answer.example_id}: {type(error).__name__}: {error}",
+                f"{name} failed on {answer.place}: {type(error).__name__}: {error}",
                 where=_line(path, error),
                 fix="mend the scorer",
                 code="scorer_failed",
@@ -86,7 +86,7 @@ def _result(result: Any, where: str, answer: Answer) -> tuple[float, str]:
         number = math.nan
     if not math.isfinite(number):
         raise TailorError(
-            f"row {answer.example_id} was scored with {result!r}, which is not a finite number",
+            f"{answer.place} was scored with {result!r}, which is not a finite number",
             where=where,
             fix=SIGNATURE.replace("NAME", where.rpartition(":")[2]),
             code="scorer_result",

@@ -151,9 +151,7 @@ def number_rows(answers: Sequence[Answer]) -> Floats:
     wanted = [as_number(answer.expected) for answer in answers]
     for answer, number in zip(answers, wanted, strict=True):
         if number is None:
-            raise TailorError(
-                f"{answer.expected!r} is not a number", where=f"row {answer.example_id}", code="bad_answer"
-            )
+            raise TailorError(f"{answer.expected!r} is not a number", where=answer.place, code="bad_answer")
     expected = np.array(wanted, dtype=np.float64)
     low, high = expected.min(initial=np.inf), expected.max(initial=-np.inf)
     farthest = np.where(expected - low > high - expected, low, high)

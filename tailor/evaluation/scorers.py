@@ -110,7 +110,7 @@ def _nll(answer: Answer) -> float:
     if answer.nll is None:
         raise TailorError(
             "the likelihood of the reference is not known",
-            where=f"row {answer.example_id}",
+            where=answer.place,
             fix="leave out loss, perplexity and bits_per_byte for models that hide their probabilities",
             code="no_likelihood",
         )
@@ -411,7 +411,6 @@ def auto(objective: str, answers: Sequence[Answer]) -> tuple[str, list[str]]:
     """The primary metric and all metrics, primary first, for an objective and its answers.
 
     One metric, chosen before anything is measured, decides the verdict; the others stand beside it for the reader.
-    Loss is offered where every answer has a likelihood: pass the base's and the tuned model's answers together.
     Raises `TailorError` for an unknown objective and for no answers.
     """
     if objective not in _CHOICES:
@@ -421,8 +420,6 @@ def auto(objective: str, answers: Sequence[Answer]) -> tuple[str, list[str]]:
     if not answers:
         raise TailorError("there are no answers to score", where="evaluate", fix="hold back some rows: data.test")
     names = _CHOICES[objective](answers)
-    if "loss" not in names and all(answer.nll is not None for answer in answers):
-        names.append("loss")
     return names[0], names
 
 

@@ -18,13 +18,14 @@ class Asked:
     row: Mapping[str, Any]
     question: Question | None
     expected: Any
+    origin: str = ""
 
 
 def asked_of(generator: Generator, objective: Objective, example: Any, row: Mapping[str, Any]) -> Asked:
     """The first of an example's questions that fits what answers it."""
     questions = objective.questions(example)
     question = first_that_fits(generator, questions)
-    return Asked(example.id, row, question, questions[0].reference if questions else None)
+    return Asked(example.id, row, question, questions[0].reference if questions else None, str(example.origin))
 
 
 def first_that_fits(generator: Generator, questions: Sequence[Question]) -> Question | None:
@@ -71,7 +72,7 @@ def _told(reply: Any, objective: Objective, question: Question) -> dict[str, Any
 
 def _answer(asked: Asked, told: Mapping[str, Any] | None) -> Answer:
     prompt = readable(asked.question) if asked.question is not None else ""
-    return Answer(asked.example_id, asked.row, prompt, asked.expected, **(told or {"given": None}))
+    return Answer(asked.example_id, asked.row, prompt, asked.expected, origin=asked.origin, **(told or {"given": None}))
 
 
 def readable(question: Question) -> str:

@@ -147,6 +147,14 @@ class Classification(PlainObjective):
         given = best([example.label for example in examples])
         return name, lambda example: given
 
+    def probability(self, scores: Sequence[float]) -> float | dict[str, float] | None:
+        """How sure the model is of what it decides: of its label, of each one where a text has several; None of a number."""
+        if self.problem == "regression":
+            return None
+        if self.problem == "multi_label_classification":
+            return dict(zip(self.labels, torch.tensor(scores).sigmoid().tolist(), strict=True))
+        return float(torch.tensor(scores).softmax(-1).max())
+
     def decide(self, scores: Sequence[float]) -> str | float | tuple[str, ...]:
         """The best label, the labels whose logit is above 0, or the number itself."""
         if self.problem == "regression":

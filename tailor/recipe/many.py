@@ -95,6 +95,7 @@ class TaskOptions(Options):
     objective: Any = Field("auto", description="as in a recipe")
     weight: float = Field(1.0, gt=0, description="multiplies the task's share of the steps")
     primary: str = Field("auto", description="the metric that decides the task's verdict")
+    evaluate: Any = Field({}, description="as in a recipe, laid over what holds for all tasks")
 
 
 class MixingOptions(Options):
@@ -143,7 +144,7 @@ class TasksRecipe(RecipeFile):
     def task(self, name: str, output: Path) -> Recipe:
         """One task as a recipe of its own; errors name the key inside the task."""
         task = self.tasks[name]
-        evaluate = dict(self.evaluate) | ({} if task.primary == "auto" else {"primary": task.primary})
+        evaluate = {**self.evaluate, **task.evaluate} | ({} if task.primary == "auto" else {"primary": task.primary})
         values = {"base": self.base.model_dump(), "data": task.data, "objective": task.objective, "output": str(output)}
         try:
             return parse({**values, "method": self.method, "train": self.train, "evaluate": evaluate})

@@ -203,9 +203,24 @@ def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
             value = raw
         layer: dict[str, Any] = {}
         _put(layer, key.split("."), value if raw[:1] in ('"', "'") else _number(value))
-        _anchor(layer, Path.cwd())
-        result = _merge(result, layer)
+        result = laid_over(result, layer)
     return result
+
+
+def laid_over(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with others laid over them, whose paths are relative to the current folder."""
+    own: dict[str, Any] = _plain(layer)
+    _anchor(own, Path.cwd())
+    return _merge(dict(values), own)
+
+
+def _plain(value: Any) -> Any:
+    """What a person may hand over in Python, copied, as YAML would have it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _number(value: Any) -> Any:

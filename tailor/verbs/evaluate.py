@@ -1,7 +1,7 @@
 """`tailor evaluate`: any model, ours or anyone's, against another on held-out rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tailor.compose import (
     prepare,
     resolved_recipe,
 )
-from tailor.core.errors import TailorError
+from tailor.core.errors import RecipeError, TailorError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.load import Loaded
@@ -32,7 +32,13 @@ from tailor.wire.ledger import one_command
 
 @one_command()
 def evaluate_model(
-    model: str | Mapping[str, Any], *, data: Any, against: Any, margin: float | None, reporter: Reporter
+    model: str | Mapping[str, Any],
+    *,
+    data: Any,
+    against: Any,
+    margin: float | None,
+    reporter: Reporter,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """evaluation.json for a run folder, a base, a PEFT adapter folder, a merged folder or a model behind an API.
 
@@ -42,6 +48,7 @@ def evaluate_model(
         against: what to compare with: a model, or a file of recorded answers; None: the run's base, or the base an adapter
             names; where there is none, the guess that takes no look at a row, or for raw text the model itself.
         margin: points within which the model counts as not worse.
+        overrides: `KEY=VALUE` texts, laid over the run's own settings of how it is measured.
     """
     tuned, path, recipe = subject(model)
     if recipe is None and data is None:
@@ -52,6 +59,9 @@ def evaluate_model(
         other = recipe.base.model_copy(update=_own(other))
     base = other or (recipe.base if recipe else below(tuned))
     settings = settings_for(recipe, base or tuned, data, margin)
+    if other is not None or data is not None:
+        settings = _as_long_as_these_need(settings)
+    settings = _laid_over(settings, overrides)
     prepared = prepare(settings) if data is None else on_rows(settings, recipe, tuned)
     if data is None:
         _same_test(RunFolder.existing(path), prepared)
@@ -60,7 +70,42 @@ def evaluate_model(
     place = choose_place(settings, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
     held = base_beside(base, path) if base and other is None else base
-    return evaluate(prepared, tuned, answers or held, place, str(path), reporter).evaluation
+    learned = _learned_rows(prepared) if recipe is not None and data is not None else ""
+    if learned:
+        reporter.say(f"warning: {learned}")
+    evaluation = evaluate(prepared, tuned, answers or held, place, str(path), reporter).evaluation
+    return {**evaluation, **({"warnings": [learned]} if learned else {})}
+
+
+def _as_long_as_these_need(settings: Recipe) -> Recipe:
+    """Other rows, or another tokenizer, may need longer answers than a run's own; a prompt is measured as it was found."""
+    if settings.method_options.asks:
+        return settings
+    return settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"max_new_tokens": "auto"})})
+
+
+def _laid_over(settings: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Settings with what the user asks for now; raises for what only a training could do."""
+    values = override(settings.as_dict(), overrides)
+    for text in overrides:
+        if text.partition(".")[0] != "evaluate":
+            raise RecipeError(
+                f"{text!r} is about the training, which is over",
+                where=text,
+                fix="write evaluate.KEY=VALUE",
+                code="usage",
+            )
+    return parse(values)
+
+
+def _learned_rows(prepared: Prepared) -> str:
+    """What to say where rows that a model is measured on are among those that it learned from; empty where none is."""
+    learned = {entry.id.partition("-")[0] for entry in prepared.table("train")}
+    found = [entry for entry in prepared.table("test") if entry.id.partition("-")[0] in learned]
+    if not found:
+        return ""
+    rows = "1 row is one" if len(found) == 1 else f"{len(found)} of {len(prepared.table('test'))} rows are rows"
+    return f"{rows} that this run was trained on (the first: {found[0].origin}), which flatters it"
 
 
 def subject(model: str | Mapping[str, Any]) -> tuple[BaseOptions, Path, Recipe | None]:
@@ -89,6 +134,8 @@ def settings_for(recipe: Recipe | None, base: BaseOptions, data: Any, margin: fl
     )
     if data is not None:
         rows = override({}, [f"data.train={json.dumps(data)}"])["data"]
+        if recipe is not None and recipe.data.test == 0:
+            values["evaluate"]["forgetting"] = "auto"  # the run was not asked, having held nothing back
         values["data"] = {**values["data"], **rows, "dev": 0, "test": 0, "max_length": "auto"}
     if margin is not None:
         values.setdefault("evaluate", {})["margin"] = margin

@@ -45,6 +45,7 @@ from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, check_metrics, evaluate, evaluation_calls
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import told_rows
+from tailor.verbs.settling import settle_rest
 from tailor.wire.ledger import one_command
 
 DRIVERS = {"gradient": fit, "solve": solve.fit, "search": prompt_loop.fit}
@@ -70,6 +71,11 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     folder = RunFolder.create(Path(recipe.output), resume=resume)
     if (done := finished(folder, recipe, reporter)) is not None:
         return done
+    with folder.unless_refused():
+        return _carried(recipe, folder, baseline, reporter)
+
+
+def _carried(recipe: Recipe, folder: RunFolder, baseline: int, reporter: Reporter) -> dict[str, Any]:
     prepared, place = settled(recipe)
     recipe = prepared.recipe
     announce(prepared, place, reporter)
@@ -112,11 +118,12 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
 
 
 def settled(recipe: Recipe) -> tuple[Prepared, Place]:
-    """A recipe checked as far as it can be without weights, every `auto` of its training a number, and its place."""
+    """A recipe checked as far as it can be without weights, with no `auto` left, and its place."""
     prepared = prepare(recipe)
     check_metrics(prepared)
     place = choose_place(recipe, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
+    prepared.recipe = settle_rest(prepared, place)
     return prepared, place
 
 

@@ -85,7 +85,7 @@ def evaluate(
     if not len(prepared.splits["test"].store) and options.forgetting is not True and options.old is None:
         return Measured({"tasks": {}})
     _freeze(prepared, base if isinstance(base, BaseOptions) else tuned, place, reporter)
-    reporter.say("the tuned model answers the test rows")
+    reporter.say(f"the tuned model answers {_how_many(prepared)}")
     after = sit(prepared, tuned, place, reporter)
     before = _before(prepared, base, after, place, reporter)
     forgetting = _forgetting(prepared, before, after)
@@ -164,7 +164,7 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
     if base.new_head:
         return Sitting(None, None)
     asked = replace(prepared, objective=prepared.objective.under(_prompt_of(base, prepared)))
-    answers = _answers(asked, base, output, _test_rows(asked), place, reporter)
+    answers = _answers(asked, base, output, answered_rows(asked), place, reporter)
     own = getattr(base, "generator", None)
     spent = _told(own, reporter) if own is not None else None
     if prepared.recipe.evaluate.forgetting is False:
@@ -217,10 +217,8 @@ def _with_pictures(
 ) -> list[Answer]:
     """Answers with a picture each where a metric looks at them, else with as many as a report shows."""
     options = recipe.evaluate
-    steps = None if options.steps == "auto" else options.steps
-    guidance = None if options.guidance == "auto" else options.guidance
     count = len(answers) if looks_at_answers(recipe) else SHOWN
-    return with_pictures(base, answers, count, Drawing(place.device, steps, guidance), reporter)
+    return with_pictures(base, answers, count, Drawing(place.device, *options.drawing), reporter)
 
 
 def looks_at_answers(recipe: Recipe) -> bool:
@@ -251,21 +249,38 @@ def _output_for(recipe: Recipe, objective: Any, source: Source) -> OutputSpec:
     return replace(output, pooling="mean" if source.pooling == "mean" else output.pooling)
 
 
-def _test_rows(prepared: Prepared) -> Rows:
-    """Held-out rows, fewer where answering takes time."""
+def answered_rows(prepared: Prepared, split: str = "test") -> Rows:
+    """Held-out rows, fewer where an answer is written or drawn."""
+    return list(prepared.held(split, most_rows(prepared) if takes_time(prepared) else None))
+
+
+def _how_many(prepared: Prepared) -> str:
+    """The test rows in words; where some are left out, what decides that."""
+    there, most = len(set(prepared.splits["test"].rows)), most_rows(prepared)
+    if most is None or most >= there or not takes_time(prepared):
+        return "the test rows"
+    return f"{most} of {there} test rows (evaluate.samples={most}; null: all of them)"
+
+
+def takes_time(prepared: Prepared) -> bool:
+    """Whether answers are written (by a model behind an API, labels too) or drawn; what is read off is read off all rows."""
+    objective = prepared.objective
+    if objective.answers == "image":
+        return looks_at_answers(prepared.recipe)
+    return objective.generates and not (objective.choices and "weights" in prepared.base.has)
+
+
+def most_rows(prepared: Prepared) -> int | None:
+    """How many answers are written or drawn at most."""
     asked, objective = prepared.recipe.evaluate.samples, prepared.objective
-    writes = objective.generates and not objective.choices
-    if objective.answers == "image" and not looks_at_answers(
-        prepared.recipe
-    ):  # the loss is cheap, and pictures are not
-        return list(prepared.held("test"))
-    most = {"image": DRAWN_ROWS}.get(objective.answers, GENERATED_ROWS if writes else None)
-    return list(prepared.held("test", most if asked == "auto" else asked))
+    if asked != "auto":
+        return asked
+    return DRAWN_ROWS if objective.answers == "image" else None if objective.choices else GENERATED_ROWS
 
 
 def evaluation_calls(prepared: Prepared) -> int:
     """The most requests that measuring a model and its base takes, where both are asked in words."""
-    return 2 * (len(_test_rows(prepared)) + len(_old_rows(prepared)))
+    return 2 * (len(answered_rows(prepared)) + len(_old_rows(prepared)))
 
 
 def _old_rows(prepared: Prepared) -> Rows:
@@ -274,8 +289,7 @@ def _old_rows(prepared: Prepared) -> Rows:
     if options.old is None:
         return []
     rows = load(options.old, dev=0.0, test=0.0, objective=objective.name).train
-    most = DRAWN_ROWS if objective.answers == "image" else GENERATED_ROWS
-    chosen = sorted(rows, key=lambda entry: entry.id)[: most if options.samples == "auto" else options.samples]
+    chosen = sorted(rows, key=lambda entry: entry.id)[: most_rows(prepared)]
     return [
         (objective.read(entry.row, ExampleSeat(entry.id, entry.origin)), {**entry.values, **entry.row})
         for entry in chosen

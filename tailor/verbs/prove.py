@@ -14,6 +14,7 @@ from tailor.core.errors import BaseError, RowRefused, TailorError
 from tailor.core.examples import Example, Features, Message, Text
 from tailor.core.paths import PACKAGE
 from tailor.core.prompts import PROMPT_FILE
+from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder, made_by
 from tailor.evaluation.proof import Found, Probe, Proof, judge, run_stock
 from tailor.evaluation.served import NEW_TOKENS, Prompt, Server, judge_served, tell_apart
@@ -89,16 +90,19 @@ class Questions:
 
 
 @one_command()
-def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str, Any]:
+def prove_model(model: str, *, base: str | None, served: str | None, reporter: Reporter) -> dict[str, Any]:
     """Run probe rows through the artefact as stock libraries load it, its merge, and its base; then ask a server, if named.
 
     Raises `TailorError` where artefact, base or server cannot be had at all; a proof that fails is an answer.
     """
     if prompt := _prompt_run(Path(model).expanduser()):
-        return _prove_prompt(prompt, served).as_dict()
+        with reporter.waiting("a fresh process renders the prompt's requests"):
+            return _prove_prompt(prompt, served).as_dict()
     artefact = _artefact(Path(model).expanduser(), base)
+    reporter.say(f"{artefact.folder} is held against its base, {artefact.below.name}")
     if isinstance(artefact.below, PipelineSource) and not served:
-        return _same_base(artefact, prove_pipeline(artefact.folder, artefact.below)).as_dict()
+        with reporter.waiting("a fresh process loads the pipeline, with and without what was learned"):
+            return _same_base(artefact, prove_pipeline(artefact.folder, artefact.below)).as_dict()
     head = "noise" if isinstance(artefact.below, PipelineSource) else _head(artefact)
     if served and head != "tokens":
         raise TailorError("only a model that goes on with text can be proved through a server", where=model)
@@ -123,10 +127,12 @@ def prove_model(model: str, *, base: str | None, served: str | None) -> dict[str
         quantize=below.options.quantize,
         own_loader=own_loader(artefact.folder),
     )
-    found = _run(probe, artefact)
+    with reporter.waiting(f"a fresh process runs {len(probe.rows)} probe rows through artefact, merge and base"):
+        found = _run(probe, artefact)
     proof = _same_base(artefact, judge(found, None))
     if server is not None and "reloaded" in found.texts:
         contrasts = tell_apart(found.texts["reloaded"], found.texts["base"], asked.tokenizer)
+        reporter.say(f"the server at {served} goes on with {len(asked.prompts)} prompts")
         proof.served, problems = judge_served(server, asked.prompts, contrasts)
         for problem in problems:
             proof.add(problem)

@@ -43,7 +43,8 @@ def judge_served_prompt(run: RunFolder, url: str) -> tuple[dict[str, Any], list[
             where=str(run.path / SCORED),
             fix="search on more dev rows",
         )
-    limit = LIMIT if recipe.evaluate.max_new_tokens == "auto" else recipe.evaluate.max_new_tokens
+    asked = recipe.evaluate.max_new_tokens
+    limit = asked if isinstance(asked, int) else LIMIT
     server = _server(url, recipe, model)
     wanted = _texts(model.generator, posed, limit)
     given, without = _texts(server, posed, limit), _texts(server, bare, limit)

@@ -17,7 +17,7 @@ from tailor.evaluation.report import with_notice
 from tailor.evaluation.wording import verdict_sentence
 from tailor.recipe.deciding import check_same, finished
 from tailor.recipe.many import STAGE_KEYS, StagedRecipe, load_any
-from tailor.recipe.recipe import load
+from tailor.recipe.recipe import Recipe, load
 from tailor.verbs import fit
 from tailor.verbs.evaluate import evaluate_model
 from tailor.wire.ledger import one_command
@@ -33,6 +33,11 @@ def run(recipe: StagedRecipe, *, resume: bool, reporter: Reporter) -> dict[str, 
     folder = RunFolder.create(Path(recipe.output), resume=resume)
     if (done := finished(folder, recipe, reporter)) is not None:
         return done
+    with folder.unless_refused():
+        return _carried(recipe, folder, resume, reporter)
+
+
+def _carried(recipe: StagedRecipe, folder: RunFolder, resume: bool, reporter: Reporter) -> dict[str, Any]:
     recipe, _ = looked_ahead(recipe)
     _begin(folder, recipe)
     names, base, last = recipe.names(), recipe.base.name, {}
@@ -56,17 +61,32 @@ def looked_ahead(recipe: StagedRecipe) -> tuple[StagedRecipe, list[dict[str, Any
 
     Raises `TailorError` for whatever a stage's data, columns, metrics, method or base would stop at before its first step.
     """
-    parts, outlooks, behind_prompt = [], [], False
+    parts, outlooks, dtypes, behind_prompt = [], [], set(), False
     for place in range(len(recipe.stages)):
         with within(f"stages.{place + 1}", STAGE_KEYS):
             _check_start(recipe, place)
             prepared, where = fit.settled(recipe.stage(place, recipe.base.name, Path(recipe.output)))
             outlooks.append(fit.outlook(prepared, where))
-        values = prepared.recipe.as_dict()
-        parts.append(recipe.stages[place] if behind_prompt else {key: values[key] for key in STAGE_KEYS})
         # How long a row is behind a prompt, and what it then teaches, is known once that prompt has been found.
+        parts.append(_divided(recipe, place, prepared.recipe) if behind_prompt else _settled(prepared.recipe))
+        dtypes.add(prepared.recipe.base.dtype)
         behind_prompt = behind_prompt or prepared.recipe.method_options.asks
-    return recipe.model_copy(update={"stages": parts}), outlooks
+    base = recipe.base.model_copy(update={"dtype": dtypes.pop()}) if len(dtypes) == 1 else recipe.base
+    whole = recipe.model_copy(update={"base": base, "stages": parts})
+    whole.check_parts()
+    return whole, outlooks
+
+
+def _settled(stage: Recipe) -> dict[str, Any]:
+    values = stage.as_dict()
+    return {key: values[key] for key in STAGE_KEYS}
+
+
+def _divided(recipe: StagedRecipe, place: int, settled: Recipe) -> dict[str, Any]:
+    """A stage as it was written, but for how its rows are divided: that does not hang on a prompt."""
+    data = recipe.stage(place, recipe.base.name, Path(recipe.output)).data
+    data = data.model_copy(update={"dev": settled.data.dev, "test": settled.data.test})
+    return {**recipe.stages[place], "data": data.model_dump(mode="json")}
 
 
 def _check_start(recipe: StagedRecipe, place: int) -> None:
@@ -74,8 +94,16 @@ def _check_start(recipe: StagedRecipe, place: int) -> None:
     if not place:
         return
     path = Path(recipe.output)
-    before = recipe.stage(place - 1, recipe.base.name, path).method_options
-    if not before.form or recipe.stage(place, str(path), path).base.continue_adapter:
+    earlier, now = recipe.stage(place - 1, recipe.base.name, path), recipe.stage(place, str(path), path)
+    before = earlier.method_options
+    if now.base.continue_adapter and _of_text(earlier) != _of_text(now):
+        raise RecipeError(
+            "the adapter of the stage before goes on being trained, and it lies on other parts of the pipeline",
+            where="objective.text_encoder",
+            fix="give both stages the same objective.text_encoder",
+            code="other_form",
+        )
+    if not before.form or now.base.continue_adapter:
         return
     name = before.name  # type: ignore[attr-defined]
     if recipe.base.quantize or not registry.load("method", name).mergeable:
@@ -86,6 +114,11 @@ def _check_start(recipe: StagedRecipe, place: int) -> None:
             fix=f"choose method: {name} with the same options, or lora, ia3 or full before",
             code="not_mergeable",
         )
+
+
+def _of_text(stage: Recipe) -> bool:
+    """Whether the text encoders of a pipeline learn too."""
+    return getattr(stage.objective, "text_encoder", False)
 
 
 def _begin(folder: RunFolder, recipe: StagedRecipe) -> None:

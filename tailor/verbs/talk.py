@@ -92,9 +92,8 @@ class Model:
         """Pictures for a prompt, from seeds that follow on; steps and guidance as the run was evaluated, unless given."""
         if not self.draws:
             raise BaseError("this model writes or reads text and draws nothing", where=self.base.name)
-        known = self.evaluate
-        steps = steps or (known.steps if known.steps != "auto" else None)
-        guidance = guidance if guidance is not None else (known.guidance if known.guidance != "auto" else None)
+        known_steps, known_guidance = self.evaluate.drawing
+        steps, guidance = steps or known_steps, guidance if guidance is not None else known_guidance
         seeds = list(range(seed, seed + count))
         pictures: list[Any] = self.base.paint([prompt] * count, seeds, self.place.device, steps, guidance)
         return pictures
@@ -129,6 +128,26 @@ class Model:
         asking = Asking(self.place.device, 4096, None, self.place.autocast)
         held = [Held(example, {}, self._features(example)) for example in examples]
         return [answer.given for answer in score(self.base, self.objective, self.output, held, asking)]
+
+    @property
+    def reads(self) -> bool:
+        """Whether labels (or numbers) are read off its texts."""
+        return self.output.head == "labels"
+
+    def told(self, examples: Sequence[Any]) -> list[dict[str, Any]]:
+        """What it reads off each example, and how sure it is."""
+        features = [part for example in examples for part in self._features(example)]
+        asking = Asking(self.place.device, 4096, None, self.place.autocast)
+        measured = measure_all(self.base, self.objective, self.output, features, asking)
+        decided = self.objective.conclude(examples, [[one] for one in measured])
+        return [
+            {"answer": one.given, "probability": self.objective.probability(scores)}
+            for one, (scores, _) in zip(decided, measured, strict=True)
+        ]
+
+    def told_of(self, text: str) -> dict[str, Any]:
+        """The same, of one text."""
+        return self.told([self.objective.blank((text,), ExampleSeat("0", HERE))])[0]
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """A vector of unit length for each text; texts beyond the limit are cut."""

@@ -36,6 +36,7 @@ from tailor.verbs.fit import (
 )
 from tailor.verbs.fit import run as run_alone
 from tailor.verbs.measure import Measured, check_metrics, evaluate
+from tailor.verbs.settling import settle_rest
 from tailor.wire.ledger import one_command
 
 SINGLE = "single"
@@ -49,6 +50,11 @@ def run(recipe: TasksRecipe, *, resume: bool, reporter: Reporter) -> dict[str, A
     folder = RunFolder.create(Path(recipe.output), resume=resume)
     if (done := finished(folder, recipe, reporter)) is not None:
         return done
+    with folder.unless_refused():
+        return _carried(recipe, folder, baseline, resume, reporter)
+
+
+def _carried(recipe: TasksRecipe, folder: RunFolder, baseline: int, resume: bool, reporter: Reporter) -> dict[str, Any]:
     tasks, place = settled(recipe)
     for name, prepared in tasks.prepared.items():
         reporter.say(f"task {name}:")
@@ -105,15 +111,17 @@ def settled(recipe: TasksRecipe) -> tuple[Tasks, Place]:
 
 
 def resolved_tasks(tasks: Tasks) -> TasksRecipe:
-    """The recipe with data, objective and training of every task as they were settled."""
+    """The recipe with data, objective, evaluation and training of every task as they were settled."""
     parts = {}
     for name, task in tasks.recipe.tasks.items():
         values = tasks.prepared[name].recipe.as_dict()
-        parts[name] = task.model_copy(update={key: values[key] for key in TASK_KEYS})
+        own = {key: values[key] for key in (*TASK_KEYS, "evaluate")} | {"primary": values["evaluate"]["primary"]}
+        parts[name] = task.model_copy(update=own)
     first = tasks.first.recipe
     method = tasks.recipe.task(next(iter(parts)), Path(tasks.recipe.output)).method.model_dump(mode="json")
     train = first.train.model_dump(mode="json")
-    return tasks.recipe.model_copy(update={"tasks": parts, "method": method, "train": train})
+    settled = {"base": first.base, "tasks": parts, "method": method, "train": train, "evaluate": {}}
+    return tasks.recipe.model_copy(update=settled)
 
 
 def settle(tasks: Tasks, place: Place) -> None:
@@ -129,6 +137,7 @@ def settle(tasks: Tasks, place: Place) -> None:
     for prepared in tasks.prepared.values():
         prepared.recipe = prepared.recipe.model_copy(update={"train": train})
         prepared.recipe = resolved_recipe(prepared, place)
+        prepared.recipe = settle_rest(prepared, place)
 
 
 def _lock(folder: RunFolder, tasks: Tasks, place: Place) -> None:
