@@ -24,13 +24,20 @@ SHOWN_PAIRS = 20
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Data ready for objectives: entries with a canonical row each, and the report on all of it."""
+    """Data ready for objectives: entries with a canonical row each, and the report on all of it.
+
+    `source` holds the training source's usable rows, `pools` every source's, raw text in blocks where it is divided so;
+    `drawn`, for splits that are drawn from the training source, which of its rows.
+    """
 
     form: Form
     train: Table
     dev: Table
     test: Table
     report: DataReport
+    source: Pool
+    pools: Mapping[str, Pool]
+    drawn: Mapping[str, Sequence[int]]
 
 
 def peek(train: Source, *, columns: Mapping[str, str] | None = None, root: Path | None = None) -> Form:
@@ -100,7 +107,8 @@ def load(
         digests={name: _digest(pool.ids[index] for index in indices) for name, (pool, indices) in sides.items()},
     )
     tables = {name: Table(pool.store, indices) for name, (pool, indices) in sides.items()}
-    return Loaded(main.form, tables["train"], tables["dev"], tables["test"], report)
+    drawn = {name: indices for name, (pool, indices) in sides.items() if pool is units["train"]}
+    return Loaded(main.form, tables["train"], tables["dev"], tables["test"], report, main, units, drawn)
 
 
 def _fill_given(sources: Mapping[str, Share | Source], form: Form, root: Path | None) -> dict[str, Pool]:
