@@ -215,7 +215,9 @@ def _loaded_report(data: Any, base: str | None, test: str | None, columns: Mappi
         try:
             return registry.resolve("tailor.verbs.check:check")(recipe)  # type: ignore[no-any-return]
         except DataError as error:
-            stopping = error  # the rows can be read, it seems, and yet not be trained on: say what they are, and why not
+            stopping = (
+                error  # the rows can be read, it seems, and yet not be trained on: say what they are, and why not
+            )
     loaded = load_rows(data, columns=columns, on_bad_row="skip", test=test or "auto")
     report: dict[str, Any] = registry.resolve("tailor.verbs.preview:without_base")(loaded)
     if stopping is not None and not any(problem["severity"] == "error" for problem in report["problems"]):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 SIGNATURES = {
     "fit": "(what=None, *, resume=False, reporter=None, **parts)",
-    "check": "(data, *, base=None, test=None, columns=None)",
+    "check": "(data, *, base=None, test=None, columns=None, fix=None, redact=False, html=None, reporter=None)",
     "evaluate": "(model, *, data=None, against=None, margin=None, reporter=None)",
     "prove": "(model, *, base=None, served=None)",
     "load": "(path)",
@@ -45,7 +45,7 @@ def test_the_command_line_is_pinned() -> None:
     flags = {verb.__name__: list(inspect.signature(verb).parameters) for group in VERBS.values() for verb in group}
     assert flags == {
         "fit": ["what", "base", "data", "method", "columns", "output", "resume", "dry_run", "yes", "print_schema"],
-        "check": ["data", "base", "test", "columns", "show"],
+        "check": ["data", "base", "test", "columns", "fix", "redact", "html", "show"],
         "chat": ["model", "max_new_tokens"],
         "evaluate": ["model", "data", "against", "margin", "require"],
         "prove": ["model", "base", "served"],

@@ -19,7 +19,9 @@ def check(
     test: Annotated[str | None, typer.Option(help="A test set of its own.")] = None,
     columns: Columns = None,
     fix: Annotated[str | None, typer.Option(help="Write a cleaned copy, and its changes beside it.")] = None,
-    redact: Annotated[bool, typer.Option("--redact", help="With --fix: no personal data or secrets in the copy.")] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="With --fix: no personal data or secrets in the copy.")
+    ] = False,
     html: Annotated[str | None, typer.Option(help="Write a page of it.")] = None,
     show: Annotated[int, typer.Option(help="Print so many examples with the trained parts marked (needs --base).")] = 0,
 ) -> Answer:

@@ -94,7 +94,7 @@ def load(
     sides["test"] = (units["train"], splits.test)
     sides |= {name: (units[name], list(range(len(units[name])))) for name in given}
     repeats = main.repeats()
-    leakage = _leakage(units["train"], splits.train, units["test"]) if "test" in given else Leakage()
+    leakage = _leakage(units["train"], units["test"]) if "test" in given else Leakage()
     report = DataReport(
         form=main.form.name,
         columns=main.form.columns,
@@ -167,10 +167,11 @@ def _duplicates(pool: Pool, repeats: Repeats) -> dict[str, int]:
     }
 
 
-def _leakage(train: Pool, indices: Iterable[int], test: Pool) -> Leakage:
+def _leakage(train: Pool, test: Pool) -> Leakage:
+    """Test rows whose input the training source holds, be it in the part that trains or in the one that chooses."""
     exact: dict[int, int] = {}
     normalised: dict[int, int] = {}
-    for index in indices:
+    for index in range(len(train)):
         exact.setdefault(train.inputs[index], index)
         normalised.setdefault(train.normalised_inputs[index], index)
     counts = {"exact": 0, "normalised": 0}

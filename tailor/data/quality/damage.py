@@ -13,15 +13,13 @@ def kinds(text: str) -> list[str]:
     """What is broken in a text: `mojibake`, `lost_characters`, `control_characters`."""
     if text.isascii() and text.isprintable():
         return []
-    found = []
-    if not text.isascii():
-        if _misread(text) != text:
-            found.append("mojibake")
-        if LOST in text:
-            found.append("lost_characters")
-    if _CONTROL.search(text):
-        found.append("control_characters")
-    return found
+    reread = text if text.isascii() else _misread(text)
+    broken = {
+        "mojibake": reread != text,
+        "lost_characters": LOST in reread,
+        "control_characters": _CONTROL.search(reread) is not None,
+    }
+    return [kind for kind, true in broken.items() if true]
 
 
 def mend(text: str) -> str:

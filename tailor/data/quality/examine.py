@@ -75,7 +75,8 @@ class Examination:
         self.own = len(self._pools[0])
         total = sum(map(len, self._pools))
         self.tests = list(loaded.drawn.get("test", range(self.own, total)))
-        self._held = {number for name in ("dev", "test") for number in loaded.drawn.get(name, ())}
+        drawn = ("dev", "test") if len(self._pools) == 1 else ()
+        self._held = {number for name in drawn for number in loaded.drawn.get(name, ())}
         self._inputs = np.concatenate([np.array(pool.normalised_inputs, dtype=np.uint64) for pool in self._pools])
         self.near, self.runs = self._pass(total, reporter)
         self.clusters = clusters(pair for pair in self.near if pair.second < self.own)
@@ -102,7 +103,7 @@ class Examination:
             given, target = sides(self.form, entry.row)
             plain = normalise(given)
             signatures.add(plain)
-            if number < self.own and number not in self._held:
+            if self._trains(number):
                 runs.read(f"{plain} {normalise(target)}" if self.form in WRITTEN else plain, number)
 
         self._look_at_all(total, reporter, read)
@@ -127,6 +128,7 @@ class Examination:
                     progress.advance(f"{number + 1:,} rows")
 
     def _trains(self, number: int) -> bool:
+        """Whether a row trains, or chooses what a test source of its own is to judge."""
         return number < self.own and number not in self._held
 
     def _leaks(self) -> list[Leak]:
@@ -150,5 +152,7 @@ class Examination:
         step = -(-self.own // JUDGED)
         numbers = range(0, self.own, step)
         entries = [self.entry(number) for number in numbers]
-        judged = judge(embed(["\n".join(entry.row["texts"]) for entry in entries]), [entry.row["label"] for entry in entries])
+        judged = judge(
+            embed(["\n".join(entry.row["texts"]) for entry in entries]), [entry.row["label"] for entry in entries]
+        )
         return Judgement([replace(doubt, row=numbers[doubt.row]) for doubt in judged.doubts], judged.agreement)

@@ -32,7 +32,9 @@ class Seen:
         if len(self.places) < SHOWN:
             self.places.append(origin)
 
-    def problem(self, code: str, message: str, severity: Literal["error", "warning", "info"] = "warning") -> list[Problem]:
+    def problem(
+        self, code: str, message: str, severity: Literal["error", "warning", "info"] = "warning"
+    ) -> list[Problem]:
         """What to say of it, if it was met at all; `{rows}` in the message becomes how many."""
         if not self.count:
             return []

@@ -26,7 +26,9 @@ def log_of(out: Path) -> Path:
 def refuse_existing(out: Path) -> None:
     """Refuse to write over anything, before any work is done."""
     if out.suffix != ".jsonl":
-        raise RecipeError(f"{out} does not end in .jsonl, which the copy is", where="--fix", fix="e.g. --fix clean.jsonl")
+        raise RecipeError(
+            f"{out} does not end in .jsonl, which the copy is", where="--fix", fix="e.g. --fix clean.jsonl"
+        )
     for path in (out, log_of(out)):
         if path.exists():
             raise RecipeError(f"{path} exists, and nothing is written over", where="--fix", fix="name another file")
@@ -65,7 +67,9 @@ def write(loaded: Loaded, seen: Examination, out: Path, *, redact: bool) -> dict
 
 
 def _line(origin: Origin, what: str, why: str) -> str:
-    return json.dumps({"file": origin.file, "line": origin.line, "change": what, "reason": why}, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"file": origin.file, "line": origin.line, "change": what, "reason": why}, ensure_ascii=False) + "\n"
+    )
 
 
 def removals(loaded: Loaded, seen: Examination) -> dict[int, str]:

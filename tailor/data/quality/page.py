@@ -18,7 +18,9 @@ BARS = 40
 def refuse_other_ending(out: Path) -> None:
     """A page is written over an older one, and over nothing else."""
     if out.suffix not in (".html", ".htm"):
-        raise RecipeError(f"{out} does not end in .html, which the page is", where="--html", fix="e.g. --html report.html")
+        raise RecipeError(
+            f"{out} does not end in .html, which the page is", where="--html", fix="e.g. --html report.html"
+        )
 
 
 def write(report: Mapping[str, Any], seen: Examination, out: Path) -> None:

@@ -86,7 +86,9 @@ class Reasoning:
         self._with, self._without = Seen(), Seen()
 
     def look(self, entry: Entry) -> None:
-        answers = [turn for turn in entry.row.get("messages", [entry.row]) if turn.get("role", "assistant") == "assistant"]
+        answers = [
+            turn for turn in entry.row.get("messages", [entry.row]) if turn.get("role", "assistant") == "assistant"
+        ]
         side = self._with if any(turn.get("thinking") for turn in answers) else self._without
         side.add(entry.origin)
 
