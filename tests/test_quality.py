@@ -19,7 +19,10 @@ from tailor.data.quality.noise import judge
 from tailor.data.quality.overlap import TestRuns
 from tailor.data.read import read
 
-WORDS = "river stone cloud market garden window letter engine copper silver harbour village".split()
+WORDS = (
+    "river", "stone", "cloud", "market", "garden", "window",
+    "letter", "engine", "copper", "silver", "harbour", "village",
+)  # fmt: skip
 CLEAN = (
     "tickets",
     "support",

@@ -1,4 +1,4 @@
-"""One pass over all rows of the training and test sources, and what it found. The first part of `tailor check` is loading."""
+"""One pass over all rows of the training and test sources, and what it found."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

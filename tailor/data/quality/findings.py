@@ -9,6 +9,8 @@ from tailor.data.quality import private
 from tailor.data.quality.examine import JUDGED, Examination
 from tailor.data.report import Problem
 
+FEW_REPEATS = 0.005
+"""Fewer near-duplicates change nothing that could be told."""
 SHOWN_CLUSTERS, SHOWN_ROWS = 20, 10
 FEW = 0.02
 """Fewer of a test split drawn from the data itself are turns of phrase, and flatter no score that could be told."""
@@ -91,7 +93,8 @@ def _near_problems(seen: Examination) -> list[Problem]:
         f"{_rows(count)} nearly repeat an earlier one, in {len(seen.clusters)} cluster(s) of up to {len(seen.clusters[0])}: "
         "keep one of each, or name what they share as `group` (`--columns group=COLUMN`), so that no split divides them"
     )
-    return [Problem("warning", "near_duplicates", text, *_at(seen, seen.clusters[0][1]), count)]
+    severity: Literal["info", "warning"] = "info" if count < FEW_REPEATS * seen.own else "warning"
+    return [Problem(severity, "near_duplicates", text, *_at(seen, seen.clusters[0][1]), count)]
 
 
 def _leak_problems(seen: Examination) -> list[Problem]:
@@ -107,7 +110,8 @@ def _leak_problems(seen: Examination) -> list[Problem]:
     for kind, what in texts.items():
         leaks = [leak for leak in seen.leaks if leak.kind == kind]
         if leaks:
-            text = f"{_rows(len(leaks))} of the test data {'stands' if len(leaks) == 1 else 'stand'} {what}, so that a score flatters: {mend}"
+            stand = "stands" if len(leaks) == 1 else "stand"
+            text = f"{_rows(len(leaks))} of the test data {stand} {what}, so that a score flatters: {mend}"
             few = drawn and len(leaks) < FEW * len(seen.tests)
             severity: Literal["info", "warning"] = "info" if few else "warning"
             found.append(Problem(severity, f"{kind}_leakage", text, *_at(seen, leaks[0].test), len(leaks)))
@@ -121,8 +125,8 @@ def _noise_problems(seen: Examination) -> list[Problem]:
     found = []
     if flagged:
         text = (
-            f"{_rows(len(flagged))} have a label that a model which never saw them doubts: read them, the most suspect first "
-            "(`label_noise` in --json)"
+            f"{_rows(len(flagged))} have a label that a model which never saw them doubts: read them, the most suspect "
+            "first (`label_noise` in --json)"
         )
         found.append(Problem("warning", "label_noise", text, *_at(seen, flagged[0].row), len(flagged)))
     elif seen.judgement.doubts and not seen.judgement.trusted:

@@ -144,20 +144,22 @@ class Labels:
         rare = sorted((name for name, count in self._counts.items() if count < self.RARE), key=self._counts.__getitem__)
         if rare:
             shown = ", ".join(f"{name!r} ({self._counts[name]})" for name in rare[:5])
-            text = f"{_labels(len(rare))} fewer than {self.RARE} rows: {shown}: too few to learn or to measure; add rows, or merge"
+            few = f"{_labels(len(rare))} fewer than {self.RARE} rows: {shown}"
+            text = f"{few}: too few to learn or to measure; add rows, or merge"
             origin = self._first[rare[0]]
             found.append(Problem("warning", "rare_labels", text, origin.file, origin.line, len(rare)))
         name, most = max(self._counts.items(), key=lambda item: item[1], default=("", 0))
         if self._form == "classification" and len(self._counts) > 1 and most > self.LOPSIDED * self._rows:
-            text = f"{100 * most / self._rows:.0f} % of the rows have the label {name!r}: judge by macro-F1, and add rows of others"
+            share = f"{100 * most / self._rows:.0f} % of the rows have the label {name!r}"
+            text = f"{share}: judge by macro-F1, and add rows of others"
             origin = self._first[name]
             found.append(Problem("warning", "lopsided_labels", text, origin.file, origin.line, most))
         for file, runs in self._files.items():
             if runs.sorted(self.SORTED):
                 text = (
                     f"sorted by label: {runs.changes} changes of label in {runs.rows} rows, where some "
-                    f"{runs.expected():.0f} would be by chance. Tailor shuffles; what reads the first rows alone sees few labels: "
-                    "shuffle the file"
+                    f"{runs.expected():.0f} would be by chance. Tailor shuffles; what reads the first rows "
+                    "alone sees few labels: shuffle the file"
                 )
                 found.append(Problem("warning", "sorted", text, file, runs.first.line, runs.rows))
         return found
@@ -219,8 +221,8 @@ class Preferences:
         if n >= self.FEWEST and max(share, 1 - share) >= self.BIAS:
             which, other = ("longer", "short") if share > 0.5 else ("shorter", "long")
             text = (
-                f"the {which} answer is the chosen one in {100 * max(share, 1 - share):.0f} % of the pairs: length alone can be "
-                f"learned; add pairs where the {other} answer wins"
+                f"the {which} answer is the chosen one in {100 * max(share, 1 - share):.0f} % of the pairs: length "
+                f"alone can be learned; add pairs where the {other} answer wins"
             )
             found.append(Problem("warning", "length_bias", text, self._first.file, self._first.line, n))
         return found

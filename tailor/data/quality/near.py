@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from rensa import RMinHash
@@ -35,7 +36,7 @@ def shingles(plain: str) -> set[str]:
         return {letters[start : start + 5] for start in range(max(1, len(letters) - 4))}
     if len(words) < FEWEST_WORDS:
         return set()
-    return {*words, *(f"{one} {two}" for one, two in zip(words, words[1:], strict=False))}
+    return {*words, *(f"{one} {two}" for one, two in pairwise(words))}
 
 
 def boilerplate(texts: Iterable[str]) -> set[str]:

@@ -55,6 +55,14 @@ def _always(text: str) -> bool:
     return True
 
 
+_CARD = (
+    r"(?<![\d.,-])(?:4\d|5[1-5]|2[2-7]|6[0245])\d\d(?:[ -]?\d{4}){3}(?![\d.,-]?\d)"
+    r"|(?<![\d.,-])3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b"
+)
+_NAMED_PHONE = (
+    r"(?i:\b(?:tele)?(?:phone|fon|fax|mobile|cell|tel|call|ring)\b\W{1,3}?(?:(?:me|us|at|on|is|no|number)\W{1,3}?){0,3})"
+    r"(?P<it>\(?0?\d{2,4}\)?(?:[ /-]?\d{2,}){1,4})"
+)
 _PATTERNS: tuple[tuple[str, str, Callable[[str], bool], str], ...] = (
     (
         "private_key",
@@ -72,9 +80,9 @@ _PATTERNS: tuple[tuple[str, str, Callable[[str], bool], str], ...] = (
     ("api_key", r"\bAIza[A-Za-z0-9_-]{35}", _key, "AIza"),
     ("email", r"[A-Za-z0-9][\w.+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}\b", _always, "@"),
     ("iban", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", iban, ""),
-    ("card", r"(?<![\d.,-])(?:4\d|5[1-5]|2[2-7]|6[0245])\d\d(?:[ -]?\d{4}){3}(?![\d.,-]?\d)|(?<![\d.,-])3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b", luhn, ""),
+    ("card", _CARD, luhn, ""),
     ("phone", r"(?<![\w.+-])(?<!\d )(?:\+|00)[1-9]\d{0,2}(?:[ .-]?\(?\d{1,5}\)?){2,6}(?![\w.-]?\d)", _phone, ""),
-    ("phone", r"(?i:\b(?:tele)?(?:phone|fon|fax|mobile|cell|tel|call|ring)\b\W{1,3}?(?:(?:me|us|at|on|is|no|number)\W{1,3}?){0,3})(?P<it>\(?0?\d{2,4}\)?(?:[ /-]?\d{2,}){1,4})", _phone, ""),
+    ("phone", _NAMED_PHONE, _phone, ""),
     ("phone", r"(?<![\w.+-])(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}(?![\w.-]?\d)", _phone, ""),
 )  # fmt: skip
 _COMPILED = [(kind, re.compile(pattern), holds, cue) for kind, pattern, holds, cue in _PATTERNS]

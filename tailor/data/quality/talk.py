@@ -19,7 +19,8 @@ class Tools:
     MESSAGES: Mapping[str, str] = {
         "arguments_not_json": "{rows} call a tool with arguments that are no JSON object: correct them, "
         "or a model learns to write calls that fail",
-        "undeclared_tool": "{rows} call a tool that the row's `tools` do not declare: add its definition, or correct the name",
+        "undeclared_tool": "{rows} call a tool that the row's `tools` do not declare: add its definition, "
+        "or correct the name",
         "missing_argument": "{rows} call a tool without an argument that its definition requires: add it",
         "result_without_call": "{rows} hold a tool's result that no call before it asked for: add the call, or leave it out",
     }
@@ -142,11 +143,12 @@ class Variety:
         key, most = max(self._answers.items(), key=lambda item: item[1], default=(0, 0))
         if self._rows < self.FEWEST or most < self.SAME_ANSWER * self._rows or key not in self._long:
             return []
-        text = f"{most} of {self._rows} rows have one and the same answer: a model learns to give it to everything; leave most out"
+        same = f"{most} of {self._rows} rows have one and the same answer"
+        text = f"{same}: a model learns to give it to everything; leave most out"
         return [Problem("warning", "one_answer", text, self._long[key].file, self._long[key].line, most)]
 
     def figures(self) -> dict[str, Any]:
-        first = {opening: count for opening, count in self._openings.most_common(10)}
+        first = dict(self._openings.most_common(10))
         shares = [count / max(1, self._rows) for count in self._openings.values()]
         kinds = math.exp(-sum(share * math.log(share) for share in shares))
         return {"variety": {"openings": len(self._openings), "effective_openings": kinds, "most_common": first}}
