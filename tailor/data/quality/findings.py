@@ -7,6 +7,7 @@ from typing import Any, Literal
 from tailor.data.load import SHOWN_PAIRS
 from tailor.data.quality import private
 from tailor.data.quality.examine import JUDGED, Examination
+from tailor.data.quality.lenses import rows_that
 from tailor.data.report import Problem
 
 FEW_REPEATS = 0.005
@@ -90,7 +91,8 @@ def _near_problems(seen: Examination) -> list[Problem]:
         return []
     count = sum(len(rows) - 1 for rows in seen.clusters)
     text = (
-        f"{_rows(count)} nearly repeat an earlier one, in {len(seen.clusters)} cluster(s) of up to {len(seen.clusters[0])}: "
+        f"{rows_that(count, 'repeat')} an earlier one nearly word for word (clusters: {len(seen.clusters)}, the largest of "
+        f"{len(seen.clusters[0])} rows): "
         "keep one of each, or name what they share as `group` (`--columns group=COLUMN`), so that no split divides them"
     )
     severity: Literal["info", "warning"] = "info" if count < FEW_REPEATS * seen.own else "warning"
@@ -100,8 +102,8 @@ def _near_problems(seen: Examination) -> list[Problem]:
 def _leak_problems(seen: Examination) -> list[Problem]:
     found = []
     texts = {
-        "near": "nearly word for word in a row to train on",
-        "overlap": "in one long run of words in a row to train on",
+        "near": "nearly word for word among those to train on",
+        "overlap": "in one long run of words among those to train on",
     }
     mend = "--fix OUT.jsonl leaves those rows out of training"
     drawn = bool(seen.tests) and seen.tests[0] < seen.own
@@ -110,8 +112,7 @@ def _leak_problems(seen: Examination) -> list[Problem]:
     for kind, what in texts.items():
         leaks = [leak for leak in seen.leaks if leak.kind == kind]
         if leaks:
-            stand = "stands" if len(leaks) == 1 else "stand"
-            text = f"{_rows(len(leaks))} of the test data {stand} {what}, so that a score flatters: {mend}"
+            text = f"{rows_that(len(leaks), 'stand')} in the test data and {what}, so that a score flatters: {mend}"
             few = drawn and len(leaks) < FEW * len(seen.tests)
             severity: Literal["info", "warning"] = "info" if few else "warning"
             found.append(Problem(severity, f"{kind}_leakage", text, *_at(seen, leaks[0].test), len(leaks)))
@@ -125,8 +126,8 @@ def _noise_problems(seen: Examination) -> list[Problem]:
     found = []
     if flagged:
         text = (
-            f"{_rows(len(flagged))} have a label that a model which never saw them doubts: read them, the most suspect "
-            "first (`label_noise` in --json)"
+            f"{rows_that(len(flagged), 'have')} a label that a model which never saw them doubts: read them, the "
+            "most suspect first (`label_noise` in --json)"
         )
         found.append(Problem("warning", "label_noise", text, *_at(seen, flagged[0].row), len(flagged)))
     elif seen.judgement.doubts and not seen.judgement.trusted:
@@ -138,7 +139,3 @@ def _noise_problems(seen: Examination) -> list[Problem]:
     if seen.own > JUDGED:
         found.append(Problem("info", "labels_sampled", f"labels were judged on about {JUDGED} evenly spread rows"))
     return found
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"

@@ -3,6 +3,7 @@
 What each has to say comes out as problems (what, where, how to mend it) and as figures for the report.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,15 @@ from tailor.data.quality import damage, private
 from tailor.data.report import Problem
 from tailor.data.table import Entry
 
+_ROWS = re.compile(r"\{rows\} (\w+)")
 SHOWN = 20
 """How many places are named one by one."""
+
+
+def rows_that(count: int, verb: str) -> str:
+    """`1 row holds`, `2 rows hold`."""
+    one = {"have": "has"}.get(verb, f"{verb}s")
+    return f"1 row {one}" if count == 1 else f"{count} rows {verb}"
 
 
 @dataclass(slots=True)
@@ -35,12 +43,12 @@ class Seen:
     def problem(
         self, code: str, message: str, severity: Literal["error", "warning", "info"] = "warning"
     ) -> list[Problem]:
-        """What to say of it, if it was met at all; `{rows}` in the message becomes how many."""
+        """What to say of it, if it was met at all; `{rows}` in the message, before a verb, becomes how many."""
         if not self.count:
             return []
-        rows = "1 row" if self.count == 1 else f"{self.count} rows"
         first = self.places[0]
-        return [Problem(severity, code, message.replace("{rows}", rows), first.file, first.line, self.count)]
+        message = _ROWS.sub(lambda found: rows_that(self.count, found[1]), message)
+        return [Problem(severity, code, message, first.file, first.line, self.count)]
 
     def lines(self) -> list[str]:
         """The first places, as `file:LINE`."""
