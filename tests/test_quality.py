@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tailor
+from tailor.cli.main import main
 from tailor.core.errors import RecipeError
 from tailor.core.reporting import Reporter
 from tailor.data.load import load
@@ -362,3 +363,30 @@ def test_the_pass_is_watched(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr("tailor.data.quality.examine.LONG", 10)
     Examination(load("pocket:general"), Reporter())
     assert "examining 150/150 · 150 rows" in capsys.readouterr().err
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main([*words])
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+def test_the_command_line_writes_copy_and_page_and_refuses_before_it_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = (
+        write(tmp_path / "rows.jsonl", [*labelled(sentences(60)), labelled(sentences(1))[0]]),
+        tmp_path / "clean.jsonl",
+    )
+    code, text, _ = call(capsys, "check", source, "--fix", str(out), "--html", str(tmp_path / "page.html"))
+    assert code == 0, "warnings are no refusal"
+    assert f"copy: 60 of 61 rows in {out}" in text
+    assert "exact 1" in text
+    assert (tmp_path / "page.html").is_file()
+    refused = [["--redact"], ["--fix", str(out)], ["--fix", source], ["--fix", "clean.csv"], ["--html", source]]
+    for words in refused:
+        code, _, err = call(capsys, "check", source, *words)
+        assert code == 2
+        assert len(err.strip().splitlines()) == 1
+    assert len(Path(source).read_text().splitlines()) == 61
