@@ -180,9 +180,41 @@ def fit(
 
 
 def check(
-    data: Any, *, base: str | None = None, test: str | None = None, columns: Mapping[str, str] | None = None
+    data: Any,
+    *,
+    base: str | None = None,
+    test: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    fix: str | Path | None = None,
+    redact: bool = False,
+    html: str | Path | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """What the data is and what a model will learn from it; `severity: error` marks what would stop `fit`."""
+    """What the data is and what a model will learn from it; `severity: error` marks what would stop `fit`.
+
+    Args:
+        base: adds what its tokenizer and template make of the data, and judges labels by its features.
+        test: a test source of its own, which training should not hold.
+        fix: where to write a cleaned copy, `*.jsonl`, with its changes beside it; the data themselves are left alone.
+        redact: without personal data and secrets.
+        html: where to write a page of it.
+    """
+    if redact and fix is None:
+        raise RecipeError("there is no copy to redact", where="--redact", fix="add --fix OUT.jsonl")
+    outputs = {"fix": None if fix is None else Path(fix), "html": None if html is None else Path(html)}
+    preview = "tailor.verbs.preview"
+    registry.resolve(f"{preview}:refuse_outputs")(**outputs)
+    report, loaded, embed = _loaded_report(data, base, test, columns or {})
+    complete = registry.resolve(f"{preview}:examined")
+    answer: dict[str, Any] = complete(
+        report, loaded, reporter or Reporter(quiet=True), embed=embed, redact=redact, **outputs
+    )
+    return answer
+
+
+def _loaded_report(data: Any, base: str | None, test: str | None, columns: Mapping[str, str]) -> tuple[Any, Any, Any]:
+    """(report, data, features of the base): with the base's view of the data where they can be trained on."""
+    stopping: DataError | None = None
     if base is not None:
         overrides = [f"data.test={json.dumps(test)}"] if test else []
         recipe = make_recipe(base=base, data=data, columns=columns, overrides=[*overrides, "data.on_bad_row=skip"])
@@ -192,11 +224,11 @@ def check(
             stopping = (
                 error  # the rows can be read, it seems, and yet not be trained on: say what they are, and why not
             )
-    loaded = load_rows(data, columns=columns or {}, on_bad_row="skip", test=test or "auto")
+    loaded = load_rows(data, columns=columns, on_bad_row="skip", test=test or "auto")
     report: dict[str, Any] = registry.resolve("tailor.verbs.preview:without_base")(loaded)
-    if base is not None and not any(problem["severity"] == "error" for problem in report["problems"]):
+    if stopping is not None and not any(problem["severity"] == "error" for problem in report["problems"]):
         report["problems"].insert(0, _as_problem(stopping))
-    return report
+    return report, loaded, None
 
 
 def _as_problem(error: DataError) -> dict[str, Any]:

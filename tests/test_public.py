@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 SIGNATURES = {
     "fit": "(what=None, *, resume=False, reporter=None, **parts)",
-    "check": "(data, *, base=None, test=None, columns=None)",
+    "check": "(data, *, base=None, test=None, columns=None, fix=None, redact=False, html=None, reporter=None)",
     "evaluate": "(model, *, data=None, against=None, margin=None, overrides=(), reporter=None)",
     "prove": "(model, *, base=None, served=None, reporter=None)",
     "load": "(path)",
@@ -57,7 +57,7 @@ def test_the_command_line_is_pinned() -> None:
             "yes",
             "print_schema",
         ],
-        "check": ["data", "base", "test", "columns", "show"],
+        "check": ["data", "base", "test", "columns", "fix", "redact", "html", "show"],
         "chat": ["model", "max_new_tokens"],
         "evaluate": ["model", "overrides", "data", "against", "margin", "require"],
         "prove": ["model", "base", "served"],

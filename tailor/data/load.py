@@ -26,13 +26,20 @@ FEWEST_TO_TELL = 20
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Data ready for objectives: entries with a canonical row each, and the report on all of it."""
+    """Data ready for objectives: entries with a canonical row each, and the report on all of it.
+
+    `source` holds the training source's usable rows, `pools` every source's, raw text in blocks where it is divided so;
+    `drawn`, for splits that are drawn from the training source, which of its rows.
+    """
 
     form: Form
     train: Table
     dev: Table
     test: Table
     report: DataReport
+    source: Pool
+    pools: Mapping[str, Pool]
+    drawn: Mapping[str, Sequence[int]]
     shares: Mapping[str, float] = field(default_factory=dict)
     """What was held back for dev and test, where that was no source of its own, as shares that give the same division."""
 
@@ -92,7 +99,7 @@ def load(
     sides["test"] = (units["train"], splits.test)
     sides |= {name: (units[name], list(range(len(units[name])))) for name in given}
     repeats = main.repeats()
-    leakage = _leakage(units["train"], splits.train, units["test"]) if "test" in given else Leakage()
+    leakage = _leakage(units["train"], units["test"]) if "test" in given else Leakage()
     report = DataReport(
         form=main.form.name,
         columns=main.form.columns,
@@ -105,7 +112,8 @@ def load(
         digests={name: _digest(pool.ids[index] for index in indices) for name, (pool, indices) in sides.items()},
     )
     tables = {name: Table(pool.store, indices) for name, (pool, indices) in sides.items()}
-    return Loaded(main.form, tables["train"], tables["dev"], tables["test"], report, settled)
+    drawn = {name: indices for name, (pool, indices) in sides.items() if pool is units["train"]}
+    return Loaded(main.form, tables["train"], tables["dev"], tables["test"], report, main, units, drawn, settled)
 
 
 def _fill_given(sources: Mapping[str, Share | Source], form: Form, root: Path | None) -> dict[str, Pool]:
@@ -171,10 +179,11 @@ def _duplicates(pool: Pool, repeats: Repeats) -> dict[str, int]:
     }
 
 
-def _leakage(train: Pool, indices: Iterable[int], test: Pool) -> Leakage:
+def _leakage(train: Pool, test: Pool) -> Leakage:
+    """Test rows whose input the training source holds, be it in the part that trains or in the one that chooses."""
     exact: dict[int, int] = {}
     normalised: dict[int, int] = {}
-    for index in indices:
+    for index in range(len(train)):
         exact.setdefault(train.inputs[index], index)
         normalised.setdefault(train.normalised_inputs[index], index)
     counts = {"exact": 0, "normalised": 0}

@@ -37,7 +37,7 @@ class LeakedPair:
 
     test: Origin
     train: Origin
-    kind: Literal["exact", "normalised"]
+    kind: Literal["exact", "normalised", "near", "overlap"]
 
 
 @dataclass(frozen=True, slots=True)

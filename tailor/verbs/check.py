@@ -8,8 +8,11 @@ from typing import Any
 from tailor.bases.chat import Segment
 from tailor.compose import Prepared, prepare
 from tailor.core.examples import Conversation, Labelled, Preference, Text
+from tailor.data.load import Loaded
+from tailor.data.quality.examine import Embed
 from tailor.engine.encoding import ASKED_FOR, Refusal
 from tailor.recipe.recipe import Recipe
+from tailor.verbs.frozen_features import embedder
 from tailor.verbs.preview import as_stopping
 
 
@@ -94,14 +97,27 @@ def _problems(prepared: Prepared, report: dict[str, Any]) -> list[dict[str, Any]
     return found
 
 
-def check(recipe: Recipe) -> dict[str, Any]:
-    """The report on a recipe's data; rows that cannot be used are errors here, since they would stop `fit`."""
-    report = data_report(prepare(recipe))
+def check(recipe: Recipe) -> tuple[dict[str, Any], Loaded, Embed | None]:
+    """The report on a recipe's data, the data, and the base's features of texts, where it has any.
+
+    Rows that cannot be used are errors here, since they would stop `fit`.
+    """
+    prepared = prepare(recipe)
+    report = data_report(prepared)
     refused = {
         *report["rows"]["refused"],
         *(key for counts in report["held_out"].values() for key in counts["refused"]),
     }
-    return report | {"problems": as_stopping(report["problems"], refused)}
+    report["lengths"] = _lengths(prepared)
+    report["problems"] = as_stopping(report["problems"], refused)
+    return report, prepared.loaded, embedder(prepared.base)
+
+
+def _lengths(prepared: Prepared) -> dict[str, Any]:
+    """Tokens of the rows to train on, after truncation, against what a row may have."""
+    lengths = sorted(prepared.splits["train"].store.lengths())
+    found = {f"p{share}": lengths[min(len(lengths) - 1, len(lengths) * share // 100)] for share in (50, 90, 99, 100)}
+    return {**found, "limit": prepared.base.limit, "context": prepared.base.context}
 
 
 def examples(recipe: Recipe, count: int) -> list[list[dict[str, Any]]]:

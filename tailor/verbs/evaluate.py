@@ -161,7 +161,7 @@ def on_rows(recipe: Recipe, run: Recipe | None, model: BaseOptions) -> Prepared:
     train = load_data(run, tuned.family).train if run else held_out.train
     digests = {**held_out.report.digests, "test": held_out.report.digests["train"]}
     report = replace(held_out.report, digests=digests)
-    loaded = Loaded(held_out.form, train, held_out.dev, held_out.train, report)
+    loaded = replace(held_out, train=train, test=held_out.train, report=report)
     nothing = encode((), objective, base)
     return Prepared(recipe, base, objective, loaded, {"train": rows, "dev": nothing, "test": rows})
 
