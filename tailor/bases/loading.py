@@ -273,25 +273,24 @@ def find(options: BaseOptions) -> Source:
     if options.name.startswith(WEB):
         return _remote(options)
     if options.name.startswith(EMBEDDED):
-        folder = embedded_base(options.name.removeprefix(EMBEDDED))
-        if folder is None:
-            known = [f"{EMBEDDED}{name}" for name in POCKET]
-            near = difflib.get_close_matches(options.name, known, n=1)
-            fix = (f"did you mean {near[0]}? " if near else "") + f"one of: {', '.join(known)}"
-            raise BaseError("there is no such embedded base", where=options.name, fix=fix)
-        return source_of(options.name, str(folder), options)
+        if (folder := embedded_base(options.name.removeprefix(EMBEDDED))) is not None:
+            return source_of(options.name, str(folder), options)
     if path.is_dir():
         return _local(path, options)
     if ":" in options.name and not path.exists():
-        known = [f"{EMBEDDED}{name}" for name in POCKET]
-        near = difflib.get_close_matches(options.name, known, n=1, cutoff=0.0)
-        fix = f"did you mean {near[0]}? embedded bases are {', '.join(known)}"
-        raise BaseError("this is no hub id, no folder and no embedded base", where=options.name, fix=fix)
+        raise _no_such_base(options.name)
     if path.exists():
         raise BaseError("a base is a folder, a hub id or pocket:NAME, and this is a file", where=options.name)
     if path.is_absolute() or options.name.startswith((".", "~")) or options.name.count("/") > 1:
         raise BaseError("there is no such folder", where=options.name, fix="`tailor bases` lists what is at hand")
     return source_of(options.name, options.name, options)
+
+
+def _no_such_base(name: str) -> BaseError:
+    known = [f"{EMBEDDED}{base}" for base in POCKET]
+    near = difflib.get_close_matches(name, known, n=1)
+    fix = (f"did you mean {near[0]}? " if near else "") + f"embedded bases are {', '.join(known)}"
+    return BaseError("there is no such embedded base", where=name, fix=fix)
 
 
 def source_of(name: str, location: str, options: BaseOptions) -> Source:
