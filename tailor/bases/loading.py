@@ -272,9 +272,8 @@ def find(options: BaseOptions) -> Source:
     path = Path(options.name).expanduser()
     if options.name.startswith(WEB):
         return _remote(options)
-    if options.name.startswith(EMBEDDED):
-        if (folder := embedded_base(options.name.removeprefix(EMBEDDED))) is not None:
-            return source_of(options.name, str(folder), options)
+    if options.name.startswith(EMBEDDED) and (folder := embedded_base(options.name.removeprefix(EMBEDDED))) is not None:
+        return source_of(options.name, str(folder), options)
     if path.is_dir():
         return _local(path, options)
     if ":" in options.name and not path.exists():

@@ -5,7 +5,6 @@ answers fluently; greedy texts on the same prompts tell.
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import openai
 
 from tailor.core.errors import TailorError
 from tailor.evaluation.stock_forward import STOP
+from tailor.recipe.base import EndpointOptions
+from tailor.wire.keys import key_of
 
 NEW_TOKENS = 24
 ENOUGH = 0.8
@@ -132,7 +133,7 @@ class Server:
             TailorError: the server cannot be reached, refuses, or does not speak the API.
         """
         root = url.rstrip("/") if urlsplit(url).path.strip("/") else url.rstrip("/") + "/v1"
-        key = os.environ.get("OPENAI_API_KEY") or "none"
+        key = key_of(EndpointOptions(url=root, model="any"))
         with _explained(url):
             client = openai.OpenAI(base_url=root, api_key=key, timeout=TIMEOUT, max_retries=1)
             offered = [str(model.id) for model in client.models.list().data]

@@ -65,4 +65,4 @@ def _expected(objective: Any, example: Any) -> Any:
     questions = objective.questions(example)
     if isinstance(example, Pair):
         return example.positive if example.score is None else example.score
-    return questions[0].expected if questions else getattr(example, "label", None)
+    return questions[0].reference if questions else getattr(example, "label", None)

@@ -46,12 +46,12 @@ class ApiGenerator:
         """While this lasts, the endpoint's budget keeps room for so many later requests."""
         return self._budgets[0].keeping(later)
 
-    def within(self, budget: Ledger, kept: Path) -> "ApiGenerator":
+    def within(self, budget: Ledger, kept: Path | None = None) -> "ApiGenerator":
         """The same endpoint under a further budget, which several generators may share; it counts from here on.
 
         Without a cache its answers lie in the folder `kept`: what can be resumed must not pay twice.
         """
-        client = self._client if self.options.cache else ApiClient(self.options, kept)
+        client = self._client if self.options.cache or kept is None else ApiClient(self.options, kept)
         return ApiGenerator(client, *self._budgets, budget)
 
     def reply(
