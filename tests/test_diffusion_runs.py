@@ -1,6 +1,8 @@
 """Whole runs of pipelines: trained, proved by stock diffusers, measured, drawn with; and what is refused, in words."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,14 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_is_proved_measured_and_drawn_with(
     method: str, stable: Path, odd: Path, tmp_path: Path, here: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    scorer = tmp_path / "own.py"
+    scorer.write_text("def size(row, picture):\n    return float(picture.size == (32, 32) and 'text' in row)\n")
     run = tailor.fit(
         base=str(stable),
         data={"train": str(odd), "subject": "wug", "test": 0.3},
         method=METHODS[method],
         output=str(tmp_path / "run"),
-        overrides=[*QUICK, f"evaluate.old={odd}", "evaluate.samples=2"],
+        overrides=[*QUICK, f"evaluate.old={odd}", "evaluate.samples=3", f"evaluate.metrics=[loss, {scorer}:size]"],
     )
     assert (run.path / "model" / FILES[method]).exists()
     assert run.proof["passed"], run.proof
@@ -76,7 +80,8 @@ def test_a_run_is_proved_measured_and_drawn_with(
     task = run.evaluation["tasks"]["default"]
     assert task["primary"] == "loss"
     assert task["metrics"]["loss"]["tuned"] < task["metrics"]["loss"]["base"]
-    assert run.evaluation["forgetting"]["metric"] == "loss"
+    assert task["metrics"][f"{scorer}:size"]["tuned"] == 1.0
+    assert run.evaluation["forgetting"]["metric"] == f"{scorer}:size"
     again = tailor.prove(run)
     assert again["passed"], again
     assert again["rows"] == 8
@@ -280,3 +285,16 @@ def test_real_photos_go_through_every_step(kind: str, tmp_path: Path) -> None:
     )
     assert run.proof["passed"], run.proof
     assert run.evaluation["tasks"]["default"]["metrics"]["loss"]["delta"] < 0
+
+
+def test_without_the_library_one_line_says_how_to_get_it(odd: Path, stable: Path) -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['diffusers'] = sys.modules['PIL'] = None\n"
+        "from tailor.cli.main import main\n"
+        f"main(['fit', '--base', {str(stable)!r}, '--data', {str(odd)!r}, '--output', 'unused', '--yes'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'tailor[diffusion]'" in done.stderr
+    assert "Traceback" not in done.stderr
