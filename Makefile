@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test test-all lint format bench bench-approaches pocket docs clean
+.PHONY: quickstart test test-all lint format bench bench-approaches bench-gpu pocket docs clean
 
 quickstart: $(VENV)/.run
 	$(BIN)/tailor demo
@@ -32,6 +32,9 @@ bench-approaches: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/pocket_start.py
+
+bench-gpu: $(VENV)/.test
+	$(BIN)/python benchmarks/gpu_pictures.py
 
 pocket: $(VENV)/.test
 	$(BIN)/python pocket/pretrain.py all

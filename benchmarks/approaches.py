@@ -90,7 +90,18 @@ def rows(name: str, runs: list[dict[str, Any]]) -> list[str]:
         found.append(
             f"| {label} | {named(metric)[0]} | {values} | {gains} | {verdicts} | {share:.1%} | {seconds:.0f} | {proof} |"
         )
-    return found
+    return [*found, *still(name, runs)]
+
+
+def still(name: str, runs: list[dict[str, Any]]) -> list[str]:
+    """A table row for what the base could do before, where a recipe names rows of that."""
+    several = [run["forgetting"] for run in runs if "metric" in (run["forgetting"] or {})]
+    if not several:
+        return []
+    metric = several[0]["metric"]
+    values = "; ".join(f"{figure(metric, one['base'])} → {figure(metric, one['tuned'])}" for one in several)
+    changes = "; ".join(points(metric, one["delta"]) for one in several)
+    return [f"| `{name}`: what it knew | {named(metric)[0]} | {values} | {changes} | | | | |"]
 
 
 def write_page(result: dict[str, Any]) -> None:

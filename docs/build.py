@@ -13,7 +13,7 @@ from tailor.recipe.base import BaseOptions, EndpointOptions
 from tailor.recipe.data import DataOptions
 from tailor.recipe.evaluate import EvaluateOptions
 from tailor.recipe.methods import METHODS
-from tailor.recipe.objectives import OBJECTIVES
+from tailor.recipe.objectives import OBJECTIVES, PriorOptions
 from tailor.recipe.train import TrainOptions
 
 TARGET = Path(__file__).with_name("reference.md")
@@ -56,6 +56,7 @@ def reference() -> str:
     for axis, table in (("method", METHODS), ("objective", OBJECTIVES)):
         for name, options in table.items():
             lines += section(f"`{axis}: {name}`", keys(options, f"{axis}."), head)
+    lines += section("`objective.prior`", keys(PriorOptions, "objective.prior."), head)
     metrics = [f"| `{name}` | {named(name)[0]} | {', '.join(kinds)} |" for name, (kinds, _) in METRICS.items()]
     extra = ["| `regex:PATTERN` | answers that match | text |", "| `max_words:N` | answers of at most N words | text |"]
     extra.append("| `one & other` | shares that are to hold together, multiplied row by row | as its parts |")

@@ -32,7 +32,7 @@ from tailor.evaluation.drawings import COLOURS, GROUNDS, NUMBERS, PLACES, SHAPES
 
 SEED = 0
 SCENES, ABSTRACTS = 24_000, 4_000
-STEPS = {"autoencoder": 1500, "text encoder": 600, "denoiser": 7000}
+STEPS = {"autoencoder": 3000, "text encoder": 600, "denoiser": 12_000}
 BATCH = {"autoencoder": 32, "text encoder": 128, "denoiser": 32}
 RATES = {"autoencoder": 3e-3, "text encoder": 1e-3, "denoiser": 2e-3}
 LENGTH, WIDTH, CHANNELS = 24, 96, 4

@@ -21,6 +21,7 @@ from tailor.data.table import Table
 from tailor.engine.encoding import Encoded, check_refused, encode, replay, replay_rows
 from tailor.engine.first_head import FITTED, FirstHead
 from tailor.engine.frozen import Frozen
+from tailor.engine.guard import memory_explained
 from tailor.engine.loop import Job, SearchSpace
 from tailor.engine.order import plain_order
 from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
@@ -431,7 +432,8 @@ def freeze_splits(
     rows = [prepared.splits[name].store for name in splits]
     precompute = getattr(prepared.base, "precompute", None)
     if precompute is not None:
-        precompute(rows, output, place, reporter)
+        with memory_explained("while pictures were encoded", "objective.resolution", "a smaller objective.resolution"):
+            precompute(rows, output, place, reporter)
     if not prepared.objective.needs_frozen:
         return
     base, budget = prepared.base, prepared.recipe.train.tokens_per_micro_batch

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 from tiny import InterruptingReporter, make_recipe, prepare_job
 from tiny_pipelines import KINDS, captioned, make, picture, saved
 
@@ -198,12 +200,13 @@ def test_prior_preservation_equals_the_naive_steps(
 ) -> None:
     drawn = plain.read(captioned(tmp_path / "prior", 3, ((32, 32),)), 32)
     monkeypatch.setattr(
-        "tailor.bases.latents.paint", lambda _, __, seeds, *___, **____: [picture(seeds[0] % 3, (32, 32))]
+        "tailor.bases.latents.paint", lambda _, __, seeds, *___, **____: [picture(one % 3, (32, 32)) for one in seeds]
     )
-    prior = {"prompt": "a shape", "pictures": 3, "weight": 0.5}
+    prompts = ["a shape", "a thing"]
+    prior = {"prompt": prompts, "pictures": 3, "weight": 0.5}
     recipe = recipe_of(pipelines("sd"), squares, tmp_path / "run", prior=prior)
     job, losses = losses_of(recipe)
-    assert [Path(one.path).name for one in job.base._prior] == ["0000.png", "0001.png", "0002.png"]
+    assert [Path(one.picture.path).name for one in job.base._prior] == ["0000.png", "0001.png", "0002.png"]
     naive = Naive(pipelines("sd"), squares, recipe, "sd")
 
     def loss_of(epoch: int, batch: list[plain.Shown]) -> torch.Tensor:
@@ -211,10 +214,35 @@ def test_prior_preservation_equals_the_naive_steps(
         # the base draws number n from seed 20000 + n, and 20000 leaves 2 when divided by 3
         beside = [drawn[(20_000 + number) % 3].pixels for number in chosen]
         keys = [(0, epoch, f"{one.id} prior") for one in batch]
-        kept = naive.errors(beside, ["a shape"] * len(batch), keys).mean()
+        kept = naive.errors(beside, [prompts[number % 2] for number in chosen], keys).mean()
         return naive.plainly(epoch, batch) + 0.5 * kept
 
     assert losses == pytest.approx(naive.run(naive.lora(4, 8), loss_of), abs=CLOSE)
+
+
+def test_the_prior_is_what_the_base_draws_for_each_prompt(
+    pipelines: Callable[[str], Path], squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILOR_CACHE", str(tmp_path / "cache"))
+    prompts = ["a shape", "a thing"]
+    prior = {"prompt": prompts, "pictures": 5, "steps": 3, "guidance": 2.0}
+    recipe = recipe_of(pipelines("sd"), squares, tmp_path / "run", prior=prior)
+    job, _ = losses_of(recipe)
+    stock = DiffusionPipeline.from_pretrained(pipelines("sd"), dtype=torch.float32)
+    assert len(job.base._prior) == 5
+    for number, kept in enumerate(job.base._prior):
+        seed = torch.Generator().manual_seed(20_000 + number)
+        (alone,) = stock(prompts[number % 2], generator=seed, num_inference_steps=3, guidance_scale=2.0).images
+        off = np.asarray(alone, dtype=int) - np.asarray(Image.open(kept.picture.path), dtype=int)
+        assert kept.prompt == prompts[number % 2]
+        assert abs(off).max() <= 2  # alone and beside others, which rounds otherwise
+    lost = Path(job.base._prior[2].picture.path)
+    before = lost.read_bytes()
+    lost.unlink()
+    losses_of(recipe)
+    assert lost.read_bytes() == before
+    monkeypatch.setattr("tailor.bases.latents.paint", lambda *_, **__: pytest.fail("drawn twice"))
+    losses_of(recipe)
 
 
 def test_textual_inversion_equals_the_naive_steps(

@@ -1,6 +1,8 @@
 """Whole runs of pipelines: trained, proved by stock diffusers, measured, drawn with; and what is refused, in words."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from tiny_pipelines import captioned, picture, saved, tokenizer
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, Dinov2Config, Dinov2Model
 
 import tailor
+from tailor.bases.diffusion import DiffusionBase
+from tailor.bases.latents import Encoders
 from tailor.bases.loading import find
 from tailor.bases.pictures import bucket_sizes, inspect, nearest, pixels_of, view_of
 from tailor.cli.main import main
 from tailor.core.contracts import Answer
-from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused, TailorError
+from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused, RunError, TailorError
 from tailor.core.reporting import Reporter
 from tailor.evaluation import proof
 from tailor.evaluation.scorers import resolve
@@ -27,6 +31,8 @@ from tailor.recipe.many import parse_any
 from tailor.verbs import stages
 
 QUIET = Reporter(quiet=True)
+IMPOSSIBLE = 10**15
+"""Numbers that no machine has room for."""
 QUICK = ["train.max_steps=4", "train.examples_per_batch=4", "train.learning_rate=1e-2", "evaluate.steps=2"]
 METHODS: dict[str, Any] = {
     "lora": {"name": "lora", "rank": 4},
@@ -62,12 +68,14 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_is_proved_measured_and_drawn_with(
     method: str, stable: Path, odd: Path, tmp_path: Path, here: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    scorer = tmp_path / "own.py"
+    scorer.write_text("def size(row, picture):\n    return float(picture.size == (32, 32) and 'text' in row)\n")
     run = tailor.fit(
         base=str(stable),
         data={"train": str(odd), "subject": "wug", "test": 0.3},
         method=METHODS[method],
         output=str(tmp_path / "run"),
-        overrides=[*QUICK, f"evaluate.old={odd}", "evaluate.samples=2"],
+        overrides=[*QUICK, f"evaluate.old={odd}", "evaluate.samples=3", f"evaluate.metrics=[loss, {scorer}:size]"],
     )
     assert (run.path / "model" / FILES[method]).exists()
     assert run.proof["passed"], run.proof
@@ -76,7 +84,8 @@ def test_a_run_is_proved_measured_and_drawn_with(
     task = run.evaluation["tasks"]["default"]
     assert task["primary"] == "loss"
     assert task["metrics"]["loss"]["tuned"] < task["metrics"]["loss"]["base"]
-    assert run.evaluation["forgetting"]["metric"] == "loss"
+    assert task["metrics"][f"{scorer}:size"]["tuned"] == 1.0
+    assert run.evaluation["forgetting"]["metric"] == f"{scorer}:size"
     again = tailor.prove(run)
     assert again["passed"], again
     assert again["rows"] == 8
@@ -215,6 +224,49 @@ def test_what_cannot_be_is_refused_in_words(stable: Path, odd: Path, tmp_path: P
     assert refused(RecipeError, method="soft_prompt", overrides=QUICK).where == "data.subject"
 
 
+def test_running_out_of_memory_is_one_line_and_loses_nothing(
+    stable: Path, odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: None
+) -> None:
+    monkeypatch.setenv("TAILOR_CACHE", str(tmp_path / "cache"))
+    settings = [*QUICK, "train.tokens_per_micro_batch=1", "objective.name=text_to_image"]
+
+    def fitted(name: str, resume: bool = False) -> Any:
+        return tailor.fit(
+            base=str(stable), data=str(odd), output=str(tmp_path / name), overrides=settings, resume=resume
+        )
+
+    def hungry(*_: Any, **__: Any) -> Any:
+        return torch.empty(IMPOSSIBLE)
+
+    def refused(part: type, name: str, instead: Any, resume: bool = False) -> TailorError:
+        with monkeypatch.context() as patch:
+            patch.setattr(part, name, instead)
+            with pytest.raises(RunError) as caught:
+                fitted("run", resume)
+        assert caught.value.code == "out_of_memory"
+        return caught.value
+
+    encoding = refused(Encoders, "_encode", hungry)
+    assert (str(encoding.where), "encoded" in str(encoding)) == ("objective.resolution", True)
+    forward, seen = DiffusionBase.forward, list[int]()
+
+    def soon_hungry(base: Any, model: torch.nn.Module, batch: Any) -> Any:
+        seen.append(1) if model.training else None
+        return forward(base, model, batch) if len(seen) <= 8 else hungry()
+
+    training = refused(DiffusionBase, "forward", soon_hungry, resume=True)
+    assert "one example in a micro-batch" in str(training)
+    assert "objective.resolution" in training.fix
+    (kept,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert kept.name == "step-00000002"
+    assert "drawn" in str(refused(DiffusionBase, "paint", hungry, resume=True))
+    run, unbroken = fitted("run", resume=True), fitted("unbroken")
+    metrics, expected = (each.evaluation["tasks"]["default"]["metrics"] for each in (run, unbroken))
+    assert metrics == expected
+    one, other = ((each.path / "model" / FILES["lora"]).read_bytes() for each in (run, unbroken))
+    assert one == other
+
+
 def test_latents_are_encoded_once(
     stable: Path, odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: None
 ) -> None:
@@ -277,3 +329,16 @@ def test_real_photos_go_through_every_step(kind: str, tmp_path: Path) -> None:
     )
     assert run.proof["passed"], run.proof
     assert run.evaluation["tasks"]["default"]["metrics"]["loss"]["delta"] < 0
+
+
+def test_without_the_library_one_line_says_how_to_get_it(odd: Path, stable: Path) -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['diffusers'] = sys.modules['PIL'] = None\n"
+        "from tailor.cli.main import main\n"
+        f"main(['fit', '--base', {str(stable)!r}, '--data', {str(odd)!r}, '--output', 'unused', '--yes'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'tailor[diffusion]'" in done.stderr
+    assert "Traceback" not in done.stderr

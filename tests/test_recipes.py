@@ -28,7 +28,10 @@ def run_of(name: str, tmp_path: Path, overrides: list[str]) -> Any:
 def shortened_part(values: dict[str, Any]) -> list[str]:
     method = values.get("method")
     searches = isinstance(method, dict) and method["name"] == "prompt"
-    return [*SHORT, *(SEARCH if searches else [])]
+    objective = values.get("objective")
+    keeps = isinstance(objective, dict) and "prior" in objective
+    drawn = ["evaluate.steps=2"] if "steps" in values.get("evaluate", {}) else []
+    return [*SHORT, *(SEARCH if searches else []), *drawn, *(["objective.prior.pictures=4"] if keeps else [])]
 
 
 def shortened(name: str) -> list[str]:

@@ -38,6 +38,14 @@ LONGEST_CAPTION = 512
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A picture that the base drew for one of the prior's prompts, learned in the same batch."""
+
+    view: View
+    prompt: str
+
+
+@dataclass(frozen=True)
 class Shown:
     """A picture and its caption: as found, and once drawn by `key` (seed, epoch) as it is seen this time."""
 
@@ -45,8 +53,7 @@ class Shown:
     caption: str
     view: View | None = None
     key: tuple[int, int] = UNTRAINED
-    beside: View | None = None
-    """A picture that the base drew for the prior's prompt, learned in the same row of the batch."""
+    beside: Beside | None = None
 
     @property
     def held(self) -> bool:
@@ -169,7 +176,7 @@ class DiffusionBase:
     ) -> None:
         """Have the frozen autoencoder and text encoders read everything once, and the base draw the prior's pictures."""
         spec = output.noise
-        if spec.prior is not None and stores and len(stores[0]):
+        if spec.prior and stores and len(stores[0]):
             self._prior = self.reading.prior(spec, self._side(spec), place, reporter)
         if not self.reading.once:
             return
@@ -196,9 +203,9 @@ class DiffusionBase:
         view = self._view(shown, spec, cut, mirrored=spec.flip and share(own, "mirror") < 0.5)
         caption = "" if share(own, "caption") < spec.caption_dropout else shown.caption
         beside = None
-        if spec.prior is not None:
+        if spec.prior:
             other = self._prior[int(share(own, "prior") * len(self._prior))]
-            beside = view_of(other, view.size)
+            beside = Beside(view_of(other.picture, view.size), other.prompt)
         return replace(shown, caption=caption, view=view, key=key, beside=beside)
 
     def _side(self, spec: NoiseSpec) -> int:
@@ -272,7 +279,8 @@ class DiffusionBase:
         if shown.beside is not None:
             other = (*shown.key, f"{name} prior")
             place = self.noising.draw(other, spec.density)
-            rows.append(self._row(name, shown.beside, spec.prior or "", other, place, spec.prior_weight))
+            beside = shown.beside
+            rows.append(self._row(name, beside.view, beside.prompt, other, place, spec.prior_weight))
         return rows
 
     def _row(self, owner: str, view: View, caption: str, key: Key, place: int, weight: float) -> Row:

@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tailor.bases.denoisers import Denoiser, Told
-from tailor.bases.drawing import paint
+from tailor.bases.drawing import AT_ONCE, paint
 from tailor.bases.folders import folder_digest
 from tailor.bases.loading import Source, local_folder
 from tailor.bases.pictures import Picture, View, inspect, pixels_of
@@ -22,6 +23,14 @@ FORM = "1"
 """Of what is kept: another number wherever another code would make something else of the same picture."""
 MOST_BYTES = 8 << 30
 PRIOR_SEED = 20_000
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture that the base drew, and what for."""
+
+    picture: Picture
+    prompt: str
 
 
 class Encoders:
@@ -96,22 +105,32 @@ class Encoders:
         if self.folder.is_dir():
             make_room(self.folder, MOST_BYTES)
 
-    def prior(self, spec: NoiseSpec, side: int, place: Any, reporter: Reporter) -> list[Picture]:
-        """Pictures that the base itself draws for the prior's prompt, kept by base, prompt and size."""
-        content = f"{FORM} {self._whole} {spec.prior} {side}"
+    def prior(self, spec: NoiseSpec, side: int, place: Any, reporter: Reporter) -> list[Drawn]:
+        """Pictures that the base itself draws for the prior's prompts in turn, kept by all that they depend on.
+
+        They are drawn in the same company always, beside which a picture's last bits are the same.
+        """
+        how = {"steps": spec.prior_steps, "guidance": spec.prior_guidance, "side": side}
+        content = f"{FORM} {self._whole} {spec.prior} {how}"
         folder = cache_folder() / "prior" / hashlib.sha256(content.encode()).hexdigest()[:32]
         folder.mkdir(parents=True, exist_ok=True)
+        prompts = [spec.prior[number % len(spec.prior)] for number in range(spec.prior_pictures)]
         files = [folder / f"{number:04}.png" for number in range(spec.prior_pictures)]
-        lacking = [file for file in files if not file.exists()]
+        lacking = [n for n in range(0, len(files), AT_ONCE) if not all(f.exists() for f in files[n : n + AT_ONCE])]
         if lacking:
-            reporter.say(f"the base draws {len(lacking)} pictures of {spec.prior!r}, so that it does not forget them")
+            others = f" and {len(spec.prior) - 1} more prompts" if len(spec.prior) > 1 else ""
+            reporter.say(f"the base draws pictures of {spec.prior[0]!r}{others}, so that it does not forget them")
         with reporter.progress("drawing", len(lacking)) as progress:
-            for file in lacking:
-                seed = PRIOR_SEED + int(file.stem)
-                (picture,) = paint(self.pipeline, [spec.prior or ""], [seed], place.device, side=side)
-                _write(picture, file)
-                progress.advance(file.name)
-        return [inspect(str(file)) for file in files]
+            for first in lacking:
+                numbers = range(first, first + AT_ONCE)
+                asked = [spec.prior[number % len(spec.prior)] for number in numbers]
+                seeds = [PRIOR_SEED + number for number in numbers]
+                for number, picture in zip(
+                    numbers, paint(self.pipeline, asked, seeds, place.device, **how), strict=True
+                ):
+                    _write(picture, folder / f"{number:04}.png")
+                progress.advance(f"{min(first + AT_ONCE, len(files))} of {len(files)} pictures")
+        return [Drawn(inspect(str(file)), prompt) for file, prompt in zip(files, prompts, strict=True)]
 
 
 def _write(picture: Any, file: Path) -> None:

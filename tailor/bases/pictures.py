@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tailor.bases.with_diffusers import Image, ImageOps, UnidentifiedImageError
 from tailor.core.errors import refuse
 
 LONGEST_SHAPE = 2.0

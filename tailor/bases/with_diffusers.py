@@ -1,4 +1,4 @@
-"""diffusers' classes that pipelines are handled with, or one line that says how to install them."""
+"""diffusers' and Pillow's parts that pipelines are handled with, or one line that says how to install them."""
 
 from tailor.core.errors import MissingExtra
 
@@ -14,6 +14,7 @@ try:
         UNet2DConditionModel,
     )
     from diffusers.training_utils import compute_snr
+    from PIL import Image, ImageOps, UnidentifiedImageError
 except ImportError as error:
     raise MissingExtra("diffusers", "diffusion") from error
 
@@ -26,8 +27,11 @@ __all__ = [
     "FlowMatchEulerDiscreteScheduler",
     "FluxPipeline",
     "FluxTransformer2DModel",
+    "Image",
+    "ImageOps",
     "SD3Transformer2DModel",
     "UNet2DConditionModel",
+    "UnidentifiedImageError",
     "compute_snr",
     "diffusers",
 ]

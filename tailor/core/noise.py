@@ -18,8 +18,9 @@ class NoiseSpec:
         min_snr: the cap on the signal-to-noise ratio that a timestep's weight grows with (arXiv 2303.09556); None: all
             alike.
         density: how timesteps are drawn; auto: uniform, and logit-normal for flow matching (arXiv 2403.03206).
-        prior: a prompt whose pictures by the base itself are learned beside each example, so that they stay (DreamBooth,
-            arXiv 2208.12242); prior_pictures: how many of them; prior_weight: of their loss.
+        prior: prompts whose pictures by the base itself are learned beside each example, so that they stay (DreamBooth,
+            arXiv 2208.12242), taken in turn; prior_pictures: how many; prior_weight: of their loss; prior_steps,
+            prior_guidance: how they are drawn, None for the pipeline's own way.
         once: keep what frozen encoders make of pictures and captions.
     """
 
@@ -31,7 +32,9 @@ class NoiseSpec:
     learn_text: bool = False
     min_snr: float | None = None
     density: Literal["auto", "uniform", "logit_normal"] = "auto"
-    prior: str | None = None
+    prior: tuple[str, ...] = ()
     prior_pictures: int = 100
     prior_weight: float = 1.0
+    prior_steps: int | None = None
+    prior_guidance: float | None = None
     once: bool = True

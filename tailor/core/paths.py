@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent
 POCKET_FOLDER = PACKAGE / "bases" / "pocket"
 
-POCKET: dict[str, str] = {"gpt": "gpt-v2", "bert": "bert-v2", "t5": "t5-v1", "diffusion": "diffusion-v1"}
+POCKET: dict[str, str] = {"gpt": "gpt-v2", "bert": "bert-v2", "t5": "t5-v1", "diffusion": "diffusion-v2"}
 """Embedded bases: public name -> folder, which carries its version; a re-train is a new folder."""
 
 

@@ -63,7 +63,10 @@ def memory_explained(what: str, where: str, fix: str) -> Iterator[None]:
         raise RunError(f"out of memory {what}", where=where, fix=fix, code="out_of_memory") from None
 
 
-def micro_batch_explained(tokens: int) -> contextlib.AbstractContextManager[None]:
-    """Running out of memory in a forward or a backward."""
+def micro_batch_explained(tokens: int, examples: int) -> contextlib.AbstractContextManager[None]:
+    """Running out of memory in a forward or a backward; an example that is alone already can only be made smaller."""
+    if examples == 1:
+        fix = "a new run with a smaller data.max_length (of pictures: objective.resolution), base or method"
+        return memory_explained("with one example in a micro-batch", "train.tokens_per_micro_batch", fix)
     fix = f"train.tokens_per_micro_batch={max(1, tokens // 2)} (changes no result), then --resume"
     return memory_explained(f"with {tokens} tokens in a micro-batch", "train.tokens_per_micro_batch", fix)

@@ -170,7 +170,7 @@ class _Loop:
         for part, group in enumerate(micro_batches(job, features)):
             torch.manual_seed(step_seed(plan.seed, state.step, part))
             members = [features[index] for index in group]
-            with micro_batch_explained(plan.tokens_per_micro_batch):
+            with micro_batch_explained(plan.tokens_per_micro_batch, len(members)):
                 part_total, part_weight, cells = self._accumulate(members)
             total, weight, computed = total + part_total, weight + part_weight, computed + cells
         rate = self._descend(weight, self._rows(features))
@@ -299,7 +299,7 @@ def dev_loss(job: Job) -> float:
     features = job.base.draw(list(job.dev), job.output, UNTRAINED)
     for indices in dev_batches(job, features):
         batch = job.base.collate([features[index] for index in indices], job.output).to(job.place.device)
-        with job.place.autocast(), micro_batch_explained(lengths_budget):
+        with job.place.autocast(), micro_batch_explained(lengths_budget, len(indices)):
             loss = job.objective.loss(job.base.forward(job.attached.model, batch), batch)
         total, weight = sums.get(batch.task, (0.0, 0.0))
         sums[batch.task] = total + float(loss.total), weight + loss.weight

@@ -11,7 +11,7 @@ from tailor.core.errors import refuse
 from tailor.core.examples import Captioned, Features
 from tailor.core.noise import NoiseSpec
 from tailor.objectives.plain import PlainObjective
-from tailor.recipe.objectives import TextToImageOptions
+from tailor.recipe.objectives import PriorOptions, TextToImageOptions
 
 SUBJECT = "{subject}"
 
@@ -45,9 +45,11 @@ class TextToImage(PlainObjective):
             learn_text=options.text_encoder,
             min_snr=options.min_snr,
             density=options.timesteps,
-            prior=prior.prompt if prior else None,
+            prior=_prompts(prior),
             prior_pictures=prior.pictures if prior else 0,
             prior_weight=prior.weight if prior else 0.0,
+            prior_steps=prior.steps if prior and prior.steps != "auto" else None,
+            prior_guidance=prior.guidance if prior and prior.guidance != "auto" else None,
             once=options.crop != "random" if options.once == "auto" else options.once,
         )
         return OutputSpec("noise", noise=noise)
@@ -81,6 +83,12 @@ class TextToImage(PlainObjective):
             Said(example.caption, None, nll=sum(errors), tokens=len(errors))
             for example, (errors,) in zip(examples, measured, strict=True)
         ]
+
+
+def _prompts(prior: PriorOptions | None) -> tuple[str, ...]:
+    if prior is None:
+        return ()
+    return (prior.prompt,) if isinstance(prior.prompt, str) else tuple(prior.prompt)
 
 
 def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

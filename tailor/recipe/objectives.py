@@ -1,6 +1,6 @@
 """What the data teaches: one options model per objective."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -112,13 +112,24 @@ class SeqToSeqOptions(Options):
     prefix: str = Field("", description="words put before every source, as T5 wants them: `summarize: `")
 
 
+Prompt = Annotated[str, Field(min_length=1)]
+
+
 class PriorOptions(Options):
     """Pictures that the base itself draws for a class of things are learned beside one subject's (DreamBooth, Ruiz et
     al. 2022)."""
 
-    prompt: str = Field(min_length=1, description="words for the class, without the subject's: `a photo of a dog`")
+    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1)] = Field(
+        description="words for the class, without the subject's: `a photo of a dog`; or a list of prompts, taken in turn"
+    )
     pictures: int = Field(100, ge=1, description="how many the base draws")
     weight: float = Field(1.0, gt=0, description="of their loss, beside that of the subject's pictures")
+    steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="denoising steps of these pictures; auto: the pipeline's own number"
+    )
+    guidance: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="how strongly they are held to their prompts; auto: the pipeline's own"
+    )
 
 
 class TextToImageOptions(Options):

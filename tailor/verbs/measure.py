@@ -16,6 +16,7 @@ from tailor.core.paths import PACKAGE
 from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.data.load import load
+from tailor.engine.guard import memory_explained
 from tailor.engine.place import Place
 from tailor.engine.space import asking
 from tailor.evaluation.answering import Asking, Held, answer_all
@@ -218,7 +219,10 @@ def _with_pictures(
     """Answers with a picture each where a metric looks at them, else with as many as a report shows."""
     options = recipe.evaluate
     count = len(answers) if looks_at_answers(recipe) else SHOWN
-    return with_pictures(base, answers, count, Drawing(place.device, *options.drawing), reporter)
+    with memory_explained(
+        "while pictures were drawn", "evaluate", "a larger device, then --resume: the training is kept"
+    ):
+        return with_pictures(base, answers, count, Drawing(place.device, *options.drawing), reporter)
 
 
 def looks_at_answers(recipe: Recipe) -> bool:
