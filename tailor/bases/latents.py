@@ -110,7 +110,7 @@ class Encoders:
 
         They are drawn in the same company always, beside which a picture's last bits are the same.
         """
-        how = {"steps": spec.prior_steps, "guidance": spec.prior_guidance, "side": side}
+        how: dict[str, Any] = {"steps": spec.prior_steps, "guidance": spec.prior_guidance, "side": side}
         content = f"{FORM} {self._whole} {spec.prior} {how}"
         folder = cache_folder() / "prior" / hashlib.sha256(content.encode()).hexdigest()[:32]
         folder.mkdir(parents=True, exist_ok=True)
