@@ -175,6 +175,7 @@ def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) ->
         data_has_thinking=_has_thinking(loaded),
         reserved=getattr(recipe.method, "tokens", 0),
         subject=data.subject,
+        naive=recipe.train.exact == "naive",
     )
     if source.family not in registry.names("base"):
         raise RecipeError(
