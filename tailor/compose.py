@@ -23,7 +23,7 @@ from tailor.engine.first_head import FITTED, FirstHead
 from tailor.engine.frozen import Frozen
 from tailor.engine.loop import Job, SearchSpace
 from tailor.engine.order import plain_order
-from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
+from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_memory, settle_threads
 from tailor.engine.settings import CPU_TOKENS, Facts, plan_of, resolve
 from tailor.engine.space import search_space
 from tailor.recipe.base import BaseOptions
@@ -281,6 +281,7 @@ def choose_place(recipe: Recipe, source: Source) -> Place:
     if not parameters:
         return Place("cpu", "fp32", "its weights are elsewhere")
     settle_threads(kind, parameters)
+    settle_memory(kind)
     return Place(kind, *choose_precision(recipe.train.precision, kind, parameters))
 
 
