@@ -59,7 +59,12 @@ def ours(row: dict[str, Any], folder: Path, output: Path) -> tuple[Any, float, l
     from tailor.recipe.recipe import parse
 
     method = {"name": "lora", "rank": RANK, "alpha": ALPHA} if row["kind"] != "full" else "full"
-    steady = {"schedule": {"name": "constant", "warmup": 0.0}, "epochs": 1, "patience": None, "checkpoint_every": 10_000}
+    steady = {
+        "schedule": {"name": "constant", "warmup": 0.0},
+        "epochs": 1,
+        "patience": None,
+        "checkpoint_every": 10_000,
+    }
     train = {**steady, "examples_per_batch": BATCH, "learning_rate": RATE, "precision": row.get("precision", "fp32")}
     if row.get("exact"):
         train["exact"] = row["exact"]
@@ -67,7 +72,9 @@ def ours(row: dict[str, Any], folder: Path, output: Path) -> tuple[Any, float, l
     data = {"train": str(folder / ("text.txt" if text else "chats.jsonl")), "dev": 0, "test": 0}
     if text:
         data["max_length"] = 512
-    recipe = parse({"base": str(folder / "base"), "data": data, "method": method, "train": train, "output": str(output)})
+    recipe = parse(
+        {"base": str(folder / "base"), "data": data, "method": method, "train": train, "output": str(output)}
+    )
     prepared = compose.prepare(recipe)
     place = compose.choose_place(recipe, prepared.base.source)
     prepared.recipe = compose.resolved_recipe(prepared, place)
@@ -147,7 +154,13 @@ def limit(dtype: str) -> float:
     import torch
 
     best = 0.0
-    for rows, inner, columns in ((1024, 384, 1024), (1024, 1024, 384), (2048, 384, 1024), (512, 384, 1536), (1024, 32000, 384)):
+    for rows, inner, columns in (
+        (1024, 384, 1024),
+        (1024, 1024, 384),
+        (2048, 384, 1024),
+        (512, 384, 1536),
+        (1024, 32000, 384),
+    ):
         left = torch.randn(rows, inner, dtype=getattr(torch, dtype))
         right = torch.randn(columns, inner, dtype=getattr(torch, dtype)).t()
         left @ right
@@ -196,7 +209,11 @@ def amounts(folder: Path, chats: int) -> dict[str, dict[str, Any]]:
         lengths.append(len(words.apply_chat_template(messages, return_dict=False)))
         supervised += len(messages[1]["content"].split()) + 1
     windows = [WINDOW] * 32
-    texts = {"tokens": sum(windows), "supervised": sum(windows), "flops": shape.useful_flops("text", windows, sum(windows))}
+    texts = {
+        "tokens": sum(windows),
+        "supervised": sum(windows),
+        "flops": shape.useful_flops("text", windows, sum(windows)),
+    }
     one = {"tokens": sum(lengths), "supervised": supervised}
     return {
         "lora": {**one, "flops": shape.useful_flops("lora", lengths, supervised)},
@@ -218,11 +235,14 @@ def table(found: dict[str, list[dict[str, Any]]], limits: dict[str, float], work
             "tokens_per_processor_second": statistics.median(kind["tokens"] / run["processor_seconds"] for run in runs),
             "share_of_limit": kind["flops"] / kind["tokens"] * middle / limit / 1e9,
             "peak_bytes": statistics.median(run["peak_bytes"] for run in runs),
-            **{key: statistics.median(run[key] for run in runs) for key in ("steps", "loss_first", "loss_mean", "held_out")},
+            **{
+                key: statistics.median(run[key] for run in runs)
+                for key in ("steps", "loss_first", "loss_mean", "held_out")
+            },
         }
         print(
-            f"{name:30} {middle:8.0f} tokens/s ({speeds[0]:.0f}–{speeds[-1]:.0f}) {rows[name]['share_of_limit']:6.1%} of the "
-            f"limit · {rows[name]['peak_bytes'] / 2**30:.1f} GiB · loss {rows[name]['loss_mean']:.4f}, held out "
+            f"{name:30} {middle:8.0f} tokens/s ({speeds[0]:.0f}–{speeds[-1]:.0f}) {rows[name]['share_of_limit']:6.1%} of "
+            f"the limit · {rows[name]['peak_bytes'] / 2**30:.1f} GiB · loss {rows[name]['loss_mean']:.4f}, held out "
             f"{rows[name]['held_out']:.4f}"
         )
     return rows
@@ -232,8 +252,16 @@ def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     import torch
 
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
-    return {"processor": model or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "",
+    )
+    return {
+        "processor": model or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def main() -> None:
@@ -264,7 +292,13 @@ def main() -> None:
     rows = table(found, limits, work)
     target = Path(asked.keep)
     earlier = json.loads(target.read_text())["rows"] if target.exists() else {}
-    result = {"date": date.today().isoformat(), "machine": machine(), "gflops_limit": limits, "work": work, "rows": {**earlier, **rows}}
+    result = {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "gflops_limit": limits,
+        "work": work,
+        "rows": {**earlier, **rows},
+    }
     target.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The job on which speed is measured: a base of a given shape, chats of lognormal length, and raw text, all drawn from a seed.
+"""The job on which speed is measured: a base of a given shape, chats of lognormal length, raw text; all from a seed.
 
 One set of files serves everyone: `chats.jsonl` (messages) for us, `pairs.jsonl` (the same chats as prompt and completion, in
 the order in which our loop sees them) for trainers that are told an order, `held_out.jsonl` for the loss afterwards.
@@ -62,12 +62,18 @@ class Shape:
 
 def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     """A word is a token."""
-    words = {word: index for index, word in enumerate([*SPECIALS, *(f"w{i}" for i in range(vocabulary - len(SPECIALS)))])}
+    words = {
+        word: index for index, word in enumerate([*SPECIALS, *(f"w{i}" for i in range(vocabulary - len(SPECIALS)))])
+    }
     inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     marks = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, chat_template=TEMPLATE, extra_special_tokens=SPECIALS[4:], model_max_length=2048, **marks
+        tokenizer_object=inner,
+        chat_template=TEMPLATE,
+        extra_special_tokens=SPECIALS[4:],
+        model_max_length=2048,
+        **marks,
     )
 
 
@@ -128,7 +134,9 @@ def same_start(parameters: dict[str, torch.nn.Parameter]) -> None:
     """Every trainer starts from the same adapter, whatever it has drawn before: A from a seed, B zero."""
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
-        for _, value in sorted((name[name.index("layers.") :], value) for name, value in parameters.items() if "lora_A" in name):
+        for _, value in sorted(
+            (name[name.index("layers.") :], value) for name, value in parameters.items() if "lora_A" in name
+        ):
             value.copy_(torch.randn(value.shape, generator=generator) / value.shape[1] ** 0.5)
 
 
@@ -141,7 +149,9 @@ def held_out_loss(model: torch.nn.Module, folder: Path) -> float:
     for line in (folder / "held_out.jsonl").read_text().splitlines():
         messages = json.loads(line)["messages"]
         ids = words.apply_chat_template(messages, tokenize=True, return_dict=False)
-        asked = len(words.apply_chat_template(messages[:1], tokenize=True, add_generation_prompt=True, return_dict=False))
+        asked = len(
+            words.apply_chat_template(messages[:1], tokenize=True, add_generation_prompt=True, return_dict=False)
+        )
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, asked - 1 : -1]
         total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[asked:]), reduction="sum"))
         count += len(ids) - asked

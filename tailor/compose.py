@@ -23,7 +23,15 @@ from tailor.engine.first_head import FITTED, FirstHead
 from tailor.engine.frozen import Frozen
 from tailor.engine.loop import Job, SearchSpace
 from tailor.engine.order import plain_order
-from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_memory, settle_threads
+from tailor.engine.place import (
+    COMPUTE,
+    Place,
+    Trackers,
+    available_devices,
+    choose_precision,
+    settle_memory,
+    settle_threads,
+)
 from tailor.engine.settings import CPU_TOKENS, Facts, plan_of, resolve
 from tailor.engine.space import search_space
 from tailor.recipe.base import BaseOptions

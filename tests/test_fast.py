@@ -93,10 +93,25 @@ def test_an_adapter_that_is_switched_off_or_merged_is_so(llama: Path) -> None:
     tuned = model(input_ids=ids).logits
     with model.disable_adapter():
         off = model(input_ids=ids).logits
-    assert float((tuned - off).abs().max()) > 1e-2
+    assert float((tuned - off).detach().abs().max()) > 1e-2
     assert sum(isinstance(module, FastLinear) for module in base.modules()) == 14
     merged = model.merge_and_unload()
     torch.testing.assert_close(merged(input_ids=ids).logits, tuned, atol=1e-4, rtol=1e-4)
+
+
+def test_layers_that_share_an_input_share_its_cast_and_no_later_one(llama: Path) -> None:
+    model = peft_model(llama)
+    quicken(model)
+    layer = next(module for module in model.modules() if isinstance(module, FastLinear))
+    x = drawn(1, 6, 32).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        first, second = layer(x), layer(x)
+        casts = [found.grad_fn.saved_tensors[0] for found in (first, second)]
+        with torch.no_grad():
+            x.add_(1)
+        third = layer(x)
+    assert casts[0].data_ptr() == casts[1].data_ptr()
+    torch.testing.assert_close(third.grad_fn.saved_tensors[0], x.detach().bfloat16())
 
 
 def kept_bytes(model: Any, ids: torch.Tensor) -> int:
@@ -214,7 +229,12 @@ def test_short_segments_in_half_precision_are_attended_in_full(monkeypatch: pyte
 
 @pytest.mark.parametrize(
     "method",
-    ["full", {"name": "lora", "rank": 4}, {"name": "lora", "rank": 4, "dora": True}, {"name": "soft_prompt", "tokens": 4}],
+    [
+        "full",
+        {"name": "lora", "rank": 4},
+        {"name": "lora", "rank": 4, "dora": True},
+        {"name": "soft_prompt", "tokens": 4},
+    ],
     ids=["full", "lora", "dora", "soft_prompt"],
 )
 def test_the_switch_changes_no_gradient(llama: Path, tmp_path: Path, method: Any) -> None:

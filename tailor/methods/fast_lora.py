@@ -4,6 +4,7 @@ Where a layer is more than a frozen linear layer with one pair of factors beside
 quantised weights, several adapters at once), PEFT's own forward stays.
 """
 
+import weakref
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class FastLinear(PeftLinear):  # type: ignore[misc]
         weight, bias = self.base_layer.weight, self.base_layer.bias
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(dtype), self._in(dtype), bias if bias is None else bias.to(dtype)
+            x, weight, bias = _shared_cast(x, dtype), self._in(dtype), bias if bias is None else bias.to(dtype)
         factors = self.lora_A[name].weight, self.lora_B[name].weight
         with torch.autocast(x.device.type, enabled=False):
             return lora_linear(x.to(weight.dtype), weight, bias, factors, self.scaling[name])
@@ -41,6 +42,26 @@ class FastLinear(PeftLinear):  # type: ignore[misc]
         return self.half
 
 
+_cast: dict[str, Any] = {}
+"""The last input that was cast, and what became of it."""
+
+
+def _shared_cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The input in another dtype: layers that are given one input (query, key and value, say) share one cast of it.
+
+    Nothing is kept alive: what was cast last is only remembered for as long as its layers keep it for their gradients.
+    """
+    if x.dtype == dtype:
+        return x
+    state = (dtype, x._version, torch.is_grad_enabled())
+    held = _cast["to"]() if _cast and _cast["from"]() is x and _cast["state"] == state else None
+    if held is not None:
+        return held  # type: ignore[no-any-return]
+    cast = x.to(dtype)
+    _cast.update({"from": weakref.ref(x), "to": weakref.ref(cast), "state": state})
+    return cast
+
+
 def quicken(model: torch.nn.Module) -> int:
     """Give our forward to all layers of a PEFT model that it computes the same for; returns how many."""
     fitting = [module for module in model.modules() if _fits(module)]
@@ -50,7 +71,7 @@ def quicken(model: torch.nn.Module) -> int:
     return len(fitting)
 
 
-def _fits(module: torch.nn.Module) -> bool:
+def _fits(module: Any) -> bool:
     if type(module) is not PeftLinear or type(module.base_layer) is not torch.nn.Linear or module.fan_in_fan_out:
         return False
     plain = all(isinstance(part, torch.nn.Identity) for part in module.lora_dropout.values())

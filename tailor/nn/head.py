@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 CHUNK_BYTES = 1 << 25
 FEWEST_ROWS = 128
-"""Rows of a chunk: few enough for its logits to stay near the processor, and enough for its products to run at full speed."""
+"""Of a chunk: few enough rows for its logits to stay near the processor, enough for products to run at full speed."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class UnreadRows:
         if type(self.head) is torch.nn.Linear and self.dtype is not torch.float16:
             head = self.head
             dtype = self.dtype or self.states.dtype
-            found: torch.Tensor = _LinearCrossEntropy.apply(
+            found: torch.Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
                 self.states, head.weight, head.bias, targets, weights, dtype, torch.is_grad_enabled()
             )
             return found

@@ -26,7 +26,7 @@ def lora_linear(
     Returns:
         (..., out).
     """
-    found: torch.Tensor = _LoraLinear.apply(x, weight, bias, *factors, scale)
+    found: torch.Tensor = _LoraLinear.apply(x, weight, bias, *factors, scale)  # type: ignore[no-untyped-call]
     return found
 
 
