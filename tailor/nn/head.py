@@ -101,9 +101,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if dstates is not None:
                 dstates[part] = (dlogits @ cast).float() * share
             if dweight is not None:
-                dweight.addmm_(dlogits.t(), own * share) if dtype == dweight.dtype else dweight.add_(
-                    dlogits.t() @ (own * share).to(dtype)
-                )
+                dweight += dlogits.t() @ (own * share).to(dtype)
         ctx.grads = dstates, dweight, dbias
         return total
 

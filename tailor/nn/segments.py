@@ -46,11 +46,13 @@ def segmented_causal_attention(
         (1, T, heads, d), as transformers' attention functions do.
     """
     grouped = key.shape[1] != query.shape[1]
-    dtype, widened = query.dtype, _widening_pays(query, lengths)
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    widened = _widening_pays(query, dtype, lengths)
     if widened:
         query, key, value = query.float(), key.float(), value.float()
     parts = []
-    with torch.autocast(query.device.type, enabled=False) if widened else contextlib.nullcontext():
+    with torch.autocast(kind, enabled=False) if widened else contextlib.nullcontext():
         for q, k, v in zip(*(states.split(list(lengths), dim=2) for states in (query, key, value)), strict=True):
             band = _band(q.shape[2], window, q.device) if window is not None and window < q.shape[2] else None
             parts.append(
@@ -61,12 +63,11 @@ def segmented_causal_attention(
     return torch.cat(parts, dim=2).transpose(1, 2).to(dtype).contiguous()
 
 
-def _widening_pays(query: torch.Tensor, lengths: Sequence[int]) -> bool:
+def _widening_pays(query: torch.Tensor, dtype: torch.dtype, lengths: Sequence[int]) -> bool:
     """Whether fp32 is the faster precision: the backward of a CPU's bf16 kernel is what short segments suffer from."""
-    if not query.requires_grad:
+    if not query.requires_grad or query.device.type != "cpu" or dtype != torch.bfloat16:
         return False
-    squares = sum(length**2 for length in lengths)
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and squares < SHORT * sum(lengths)
+    return sum(length**2 for length in lengths) < SHORT * sum(lengths)
 
 
 def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
