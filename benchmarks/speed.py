@@ -32,11 +32,21 @@ ROWS: dict[str, dict[str, Any]] = {
     "lora ours bf16": {"by": "ours", "kind": "lora", "precision": "bf16"},
     "lora ours naive fp32": {"by": "ours", "kind": "lora", "exact": "naive"},
     "lora TRL default fp32": {"by": "trl", "kind": "lora", "settings": {"gradient_checkpointing": True}},
-    "lora TRL padding-free fp32": {"by": "trl", "kind": "lora", "settings": {"padding_free": True}, "tuned": True},
+    "lora TRL padding-free fp32": {
+        "by": "trl",
+        "kind": "lora",
+        "settings": {"padding_free": True, "max_length": None},
+        "tuned": True,
+    },
     "lora TRL packed fp32": {"by": "trl", "kind": "lora", "settings": TRL_PACKED, "tuned": True},
     "lora TRL packed bf16": {"by": "trl", "kind": "lora", "settings": {**TRL_PACKED, "bf16": True}, "tuned": True},
     "full ours fp32": {"by": "ours", "kind": "full"},
-    "full TRL padding-free fp32": {"by": "trl", "kind": "full", "settings": {"padding_free": True}, "tuned": True},
+    "full TRL padding-free fp32": {
+        "by": "trl",
+        "kind": "full",
+        "settings": {"padding_free": True, "max_length": None},
+        "tuned": True,
+    },
     "full TRL packed fp32": {"by": "trl", "kind": "full", "settings": TRL_PACKED, "tuned": True},
     "text ours fp32": {"by": "ours", "kind": "text"},
     "text TRL packed fp32": {
