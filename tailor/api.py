@@ -10,6 +10,10 @@ from tailor.core import registry
 from tailor.core.catalogue import bases as catalogue_bases
 from tailor.core.catalogue import cached, choose, data_sets, offline
 from tailor.core.errors import DataError, RecipeError
+from tailor.core.kept import KINDS as CACHED
+from tailor.core.kept import clear as remove_kept
+from tailor.core.kept import kept
+from tailor.core.paths import cache_folder
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder
 from tailor.data.load import load as load_rows
@@ -326,6 +330,13 @@ def needs_download(recipe: AnyRecipe) -> bool:
         return False
     looks_like_hub_id = ":" not in name and not name.startswith((".", "/", "~")) and name.count("/") < 2
     return looks_like_hub_id and not Path(name).exists() and not cached(name)
+
+
+def cache(kind: str | None = None, *, clear: bool = False) -> dict[str, Any]:
+    """What is cached, by kind: files, bytes and what they hold; with `clear`, what there was and is removed now."""
+    found = remove_kept(kind) if clear else kept(kind)
+    kinds = {name: {**size, "holds": CACHED[name]} for name, size in found.items()}
+    return {"folder": str(cache_folder()), "kinds": kinds}
 
 
 def generate(

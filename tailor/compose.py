@@ -24,7 +24,15 @@ from tailor.engine.frozen import Frozen
 from tailor.engine.guard import memory_explained
 from tailor.engine.loop import Job, SearchSpace
 from tailor.engine.order import plain_order
-from tailor.engine.place import COMPUTE, Place, Trackers, available_devices, choose_precision, settle_threads
+from tailor.engine.place import (
+    COMPUTE,
+    Place,
+    Trackers,
+    available_devices,
+    choose_precision,
+    settle_memory,
+    settle_threads,
+)
 from tailor.engine.settings import CPU_TOKENS, Facts, plan_of, resolve
 from tailor.engine.space import search_space
 from tailor.recipe.base import BaseOptions
@@ -176,6 +184,7 @@ def make_base(recipe: Recipe, source: Source, objective: Any, loaded: Loaded) ->
         data_has_thinking=_has_thinking(loaded),
         reserved=getattr(recipe.method, "tokens", 0),
         subject=data.subject,
+        naive=recipe.train.exact == "naive",
     )
     if source.family not in registry.names("base"):
         raise RecipeError(
@@ -295,6 +304,7 @@ def choose_place(recipe: Recipe, source: Source) -> Place:
     if not parameters:
         return Place("cpu", "fp32", "its weights are elsewhere")
     settle_threads(kind, parameters)
+    settle_memory(kind)
     return Place(kind, *choose_precision(recipe.train.precision, kind, parameters))
 
 

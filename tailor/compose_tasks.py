@@ -163,7 +163,7 @@ def make_tasks_job(tasks: Tasks, recipe: Recipe, place: Place, folder: Path, rep
     first = tasks.first
     method = registry.load("method", recipe.method_options.name)(recipe.method)  # type: ignore[attr-defined]
     source = first.base.source
-    trunk = registry.load("base", source.family)(find(recipe.base), EncodeOptions())
+    trunk = registry.load("base", source.family)(find(recipe.base), EncodeOptions(naive=recipe.train.exact == "naive"))
     outputs = {name: task_output(one) for name, one in tasks.prepared.items()}
     base = SharedBase(trunk, {name: one.base for name, one in tasks.prepared.items()}, outputs)
     torch.manual_seed(recipe.train.seed)

@@ -389,3 +389,23 @@ def test_the_schema_names_every_method(capsys: pytest.CaptureFixture[str]) -> No
     code, out, _ = call(capsys, "fit", "--schema", "--json")
     assert code == 0
     assert {"FullOptions", "LoraOptions", "HeadOptions"} <= set(json.loads(out)["$defs"])
+
+
+def test_what_is_cached_is_shown_and_cleared_by_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TAILOR_CACHE", str(tmp_path))
+    for kind, size in (("frozen", 10), ("answers", 7)):
+        (tmp_path / kind / "ab").mkdir(parents=True)
+        (tmp_path / kind / "ab" / "x").write_bytes(b"0" * size)
+    (tmp_path / "openings.jsonl").write_text("{}\n")
+    kinds = json.loads(call(capsys, "cache", "--json")[1])["kinds"]
+    assert {name: entry["bytes"] for name, entry in kinds.items() if entry["bytes"]} == {"frozen": 10, "answers": 7}
+    assert list(json.loads(call(capsys, "cache", "frozen", "--json")[1])["kinds"]) == ["frozen"]
+    assert json.loads(call(capsys, "cache", "--clear", "frozen", "--json")[1])["kinds"]["frozen"]["files"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers", "openings.jsonl"]
+    code, _, err = call(capsys, "cache", "--clear", "frozenn")
+    assert code == 2
+    assert "frozen, pictures" in err
+    assert "removed" in call(capsys, "cache", "--clear")[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["openings.jsonl"]

@@ -68,6 +68,7 @@ def test_the_command_line_is_pinned() -> None:
         "runs": ["folder"],
         "show": ["run"],
         "doctor": [],
+        "cache": ["kind", "clear"],
     }
 
 

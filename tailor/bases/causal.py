@@ -21,6 +21,7 @@ from tailor.bases.weights import load_weights, without_silent_gaps
 from tailor.core.contracts import Batch, EncodeOptions, Head, Need, Outputs, OutputSpec
 from tailor.core.errors import BaseError, RecipeError, refuse
 from tailor.core.examples import Conversation, Example, Features, Labelled, Preference, Tagged, Text
+from tailor.nn.head import before_head, head_is_last, unread_rows
 from tailor.nn.prefix_tree import Forest, plant, tree_groups
 from tailor.nn.segments import pack, pad
 
@@ -48,6 +49,7 @@ class CausalBase:
         self.limit = options.max_length or self.context
         self.lengths = LengthPolicy(self.limit, options.on_overlong or "error")
         self.packing: Packing | None = None
+        self._head_last = False
         self._likelihoods: EndingNats | None = None
         self.model: Any = None
         self.head: Head = "tokens"
@@ -89,7 +91,9 @@ class CausalBase:
             return
         self.model, missing = load_weights(self.source, AutoModelForCausalLM, dtype)
         without_silent_gaps(self.name, missing)
-        self.packing = measure(self.model) if self.options.packing else Packing("padded", 0.0, reason="asked for")
+        apart = self.options.naive or not self.options.packing
+        self.packing = Packing("padded", 0.0, reason="asked for") if apart else measure(self.model)
+        self._head_last = not self.options.naive and head_is_last(self.model)
         self._lay_on()
 
     def _lay_on(self) -> None:
@@ -201,11 +205,14 @@ class CausalBase:
         """Logits (supervised positions, vocabulary): the head runs where something is learned, and nowhere else."""
         if self.head != "tokens":
             return run_head(model, batch, self.head)
-        rows, keep = batch.rows, batch.inputs["logits_to_keep"]
-        logits = model(**batch.inputs, use_cache=False).logits
-        if logits.shape[1] != len(keep):  # a forward that ran its head everywhere (xLSTM, code of a repository's own)
-            logits = logits[:, keep]
-        return Outputs(logits[rows[0], rows[1]])
+        inputs = dict(batch.inputs)
+        if self.options.naive:
+            del inputs["logits_to_keep"]
+        if not self._head_last:
+            return Outputs(_learned(model(**inputs, use_cache=False).logits, batch))
+        head = self.model.get_output_embeddings()
+        states = before_head(head, lambda: model(**inputs, use_cache=False))
+        return Outputs(unread=unread_rows(head, _learned(states, batch)))
 
     def room(self, prompt: int) -> int:
         """The most tokens of an answer to a prompt of so many: both share the context."""
@@ -263,6 +270,14 @@ def _trained(sides: Sequence[Rendered]) -> dict[str, int]:
         for role, weight in zip(side.roles, side.weights, strict=True):
             trained[role] += weight > 0
     return trained
+
+
+def _learned(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(supervised positions, …) of what a forward gives for the kept positions, (batch, kept, …)."""
+    rows, keep = batch.rows, batch.inputs["logits_to_keep"]
+    if values.shape[1] != len(keep):  # a forward that ran its head everywhere (xLSTM, code of a repository's own)
+        values = values[:, keep]
+    return values[rows[0], rows[1]]
 
 
 def _targets(features: Sequence[Features]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from tailor.cli.bases import bases
+from tailor.cli.cache import cache
 from tailor.cli.chat import chat
 from tailor.cli.check import check
 from tailor.cli.demo import demo
@@ -28,7 +29,7 @@ Start with `tailor demo`, then `tailor fit YOUR_FILE`. Every command takes --jso
 
 VERBS: dict[str, list[Callable[..., Answer]]] = {
     "Start here": [fit, check, chat, evaluate, prove, demo],
-    "More": [generate, record, bases, runs, show, doctor],
+    "More": [generate, record, bases, runs, show, cache, doctor],
 }
 
 

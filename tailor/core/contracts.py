@@ -71,6 +71,7 @@ class EncodeOptions:
         max_length: the most tokens of a row; None: the base's context.
         on_overlong: what becomes of a longer row; None: what suits the kind of example.
         packing: whether several sequences may share a row.
+        naive: everything is computed by the book: padded rows, logits at every position, PEFT's own layers.
         thinking: what to do with reasoning parts (see the recipe), and whether the data holds any.
         reserved: positions of the context that are not a row's own: those of virtual tokens.
         subject: the word for the one subject of all pictures; None: there is no such word.
@@ -79,6 +80,7 @@ class EncodeOptions:
     max_length: int | None = None
     on_overlong: Literal["error", "truncate_prompt", "truncate", "drop"] | None = None
     packing: bool = True
+    naive: bool = False
     thinking: Literal["auto", "train", "empty", "drop"] = "auto"
     data_has_thinking: bool = False
     reserved: int = 0
@@ -126,9 +128,33 @@ class Outputs:
 
     For spans (rows, 2, positions), of the first and the last token; for embeddings (rows, width), not yet normalised;
     for noise (rows, channels, height, width), each example at one timestep or several.
+
+    Args:
+        read: the logits; unread: what they can still be made of, where nobody has needed them yet.
     """
 
-    logits: torch.Tensor
+    read: torch.Tensor | None = None
+    unread: Unread | None = None
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The logits, made now where they were not."""
+        if self.read is None:
+            assert self.unread is not None, "one of them is given"
+            self.read = self.unread.logits()
+        return self.read
+
+
+class Unread(Protocol):
+    """Rows that the output layer has not been run on."""
+
+    def logits(self) -> torch.Tensor:
+        """(rows, vocabulary)."""
+        ...
+
+    def cross_entropy(self, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The weighted sum of the rows' losses in nats, without all logits at once; targets and weights (rows,)."""
+        ...
 
 
 @dataclass(slots=True)

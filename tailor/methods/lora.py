@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from tailor.core.contracts import Base, Need, OutputSpec
 from tailor.core.errors import RecipeError
+from tailor.methods.fast_lora import quicken
 from tailor.methods.with_peft import TASKS, PeftAttached, head_modules, lay
 from tailor.recipe.methods import LoraOptions
 
@@ -50,6 +51,8 @@ class Lora:
                 fix="choose method: full, name other targets, or set method.allow_partial=true",
                 code="adapted_share",
             )
+        if not base.options.naive:
+            quicken(model)
         return PeftAttached(base, model, figures={"adapted_share": share})
 
     def _laid(self, base: Base, heads: list[str], parameters: list[str]) -> Any:

@@ -5,6 +5,7 @@ A dense T x T mask is slower than padding on CPU (403 against 187 ms, measured),
 separate sequences; `bases/packing.py` measures it for a base before it is trusted.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ SEGMENTS = "segments"
 """The keyword under which a model's forward hands the segment lengths, or a forest, down to its attention."""
 
 
+SHORT = 256
+"""Tokens of a segment from which on a CPU's bf16 attention is as fast as its fp32 one."""
 PADDING = 1.25
 """Cells that a padded group may have for each real token."""
 
@@ -43,15 +46,28 @@ def segmented_causal_attention(
         (1, T, heads, d), as transformers' attention functions do.
     """
     grouped = key.shape[1] != query.shape[1]
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    widened = _widening_pays(query, dtype, lengths)
+    if widened:
+        query, key, value = query.float(), key.float(), value.float()
     parts = []
-    for q, k, v in zip(*(states.split(list(lengths), dim=2) for states in (query, key, value)), strict=True):
-        band = _band(q.shape[2], window, q.device) if window is not None and window < q.shape[2] else None
-        parts.append(
-            scaled_dot_product_attention(
-                q, k, v, attn_mask=band, is_causal=band is None, scale=scale, dropout_p=dropout, enable_gqa=grouped
+    with torch.autocast(kind, enabled=False) if widened else contextlib.nullcontext():
+        for q, k, v in zip(*(states.split(list(lengths), dim=2) for states in (query, key, value)), strict=True):
+            band = _band(q.shape[2], window, q.device) if window is not None and window < q.shape[2] else None
+            parts.append(
+                scaled_dot_product_attention(
+                    q, k, v, attn_mask=band, is_causal=band is None, scale=scale, dropout_p=dropout, enable_gqa=grouped
+                )
             )
-        )
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+    return torch.cat(parts, dim=2).transpose(1, 2).to(dtype).contiguous()
+
+
+def _widening_pays(query: torch.Tensor, dtype: torch.dtype, lengths: Sequence[int]) -> bool:
+    """Whether fp32 is the faster precision: the backward of a CPU's bf16 kernel is what short segments suffer from."""
+    if not query.requires_grad or query.device.type != "cpu" or dtype != torch.bfloat16:
+        return False
+    return sum(length**2 for length in lengths) < SHORT * sum(lengths)
 
 
 def _band(length: int, window: int, device: torch.device) -> torch.Tensor:

@@ -50,6 +50,9 @@ class TokenObjective(PlainObjective):
 
     def loss(self, outputs: Outputs, batch: Batch) -> LossSum:
         """Weighted negative log-likelihood in nats, and the weight it sums over."""
+        if outputs.unread is not None:
+            total = outputs.unread.cross_entropy(batch.targets, batch.weights)
+            return LossSum(total, float(batch.weights.sum()))
         return cross_entropy_sum(outputs.logits, batch.targets, batch.weights)
 
     def measure(self, features: Features, logits: torch.Tensor, targets: torch.Tensor) -> tuple[float, int]:

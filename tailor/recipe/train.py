@@ -45,4 +45,7 @@ class TrainOptions(Options):
     patience: Count | Auto | None = Field(
         "auto", description="looks at dev without a gain before stopping; null: never"
     )
+    exact: Literal["fast", "naive"] = Field(
+        "fast", description="naive: nothing packed, shared, cached or skipped, to check us by; the same weights, slower"
+    )
     trackers: list[str] = Field([], description="accelerate's trackers by name: tensorboard, wandb, mlflow, trackio")
