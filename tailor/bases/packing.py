@@ -109,7 +109,9 @@ def measure(model: Any) -> Packing:
     if mode == "padded":
         reason = f"its attention ({stock}) is not one that packs"
         return Packing("padded", float("inf"), reason=reason, rotary_switch=switch)
-    if model.device.type == "meta":  # nothing can be measured without weights: the plan takes it that rows can be packed
+    if (
+        model.device.type == "meta"
+    ):  # nothing can be measured without weights: the plan takes it that rows can be packed
         model.set_attn_implementation(IMPLEMENTATION if mode == "segments" else stock)
         return Packing(mode, 0.0, rotary_switch=switch)
     window: int = getattr(config, "sliding_window", None) or 0

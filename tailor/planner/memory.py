@@ -4,6 +4,7 @@ Layers that are alike need alike: the step is traced at two small depths, and ev
 peak is taken apart by windows (forward, loss, both halves of backward, its end), in each of which it is a line in the depth.
 """
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ class Step:
         peaks: bytes above the weights at the peak of each window; gradients are among them.
         work: see `Ledger`, of one micro-batch; forward: the part of it up to the loss.
         tokens: of the micro-batch; rows: its examples.
+        gradient: whether it learns along one (a head that is solved does not).
     """
 
     weights: float
@@ -53,6 +55,7 @@ class Step:
     forward: Mapping[str, float]
     tokens: int
     rows: int
+    gradient: bool
 
     def continued(self, other: "Step", share: float) -> "Step":
         """Along the line from this step through another one, `share` times as far."""
@@ -69,38 +72,54 @@ class Step:
             {name: line(value, other.forward[name]) for name, value in self.forward.items()},
             self.tokens,
             self.rows,
+            self.gradient,
         )
 
 
 @dataclass(frozen=True)
 class Need:
-    """The memory of a run by what it is for, in bytes: the largest phase is the peak."""
+    """The memory of a run by what it is for, in bytes.
+
+    Args:
+        weights: parameters and buffers; kept: what the optimizer and the best weights so far take besides.
+        batch: the most that a micro-batch takes, gradients included; saving: what a checkpoint takes, gradients included.
+    """
 
     weights: int
-    step: int
-    save: int
+    batch: int
+    kept: int
+    saving: int
 
     @property
     def peak(self) -> int:
         """Bytes above those of a process that has only imported."""
-        return self.weights + max(self.step, self.save)
+        return self.fixed + max(self.batch, self.saving)
+
+    @property
+    def fixed(self) -> int:
+        """What no smaller micro-batch spares."""
+        return self.weights + self.kept
 
 
-def need_of(step: Step, plan: Plan, *, gradient: bool, dev: bool) -> Need:
+def need_of(step: Step, plan: Plan, *, dev: bool, kept_apart: bool) -> Need:
     """From a traced micro-batch to a run.
 
     While it steps, AdamW's moments and the weights that dev liked best are there besides; while it saves, a copy of the
     moments is, and the gradients of the last step still are.
+
+    Args:
+        dev: whether dev chooses; kept_apart: the device is not where the best weights and checkpoints are kept.
     """
-    if not gradient:
-        return Need(int(step.weights), int(max(step.peaks)), 0)
+    if not step.gradient:
+        return Need(int(step.weights), int(max(step.peaks)), 0, 0)
     moments = MOMENTS * step.moving
-    best = COPY * step.moving if dev and plan.steps > plan.look_every else 0
-    gradients = COPY * step.moving
+    best = COPY * step.moving if dev and plan.steps > plan.look_every and not kept_apart else 0
+    copied = 0 if kept_apart else moments
     return Need(
         weights=int(step.weights),
-        step=int(max(step.peaks) + moments + best),
-        save=int(gradients + moments + best + moments),
+        batch=int(max(step.peaks)),
+        kept=int(moments + best),
+        saving=int(COPY * step.moving + copied),
     )
 
 
@@ -202,7 +221,9 @@ def largest_micro_batch(
         whole = [list(range(len(features)))]
         groups = whole if prepared.objective.couples else base.micro_batches(features, plan.tokens_per_micro_batch)
         several = several or len(groups) > 1
-        chosen = max([chosen, *([features[index] for index in group] for group in groups)], key=lambda g: weight(g) if g else -1)
+        chosen = max(
+            [chosen, *([features[index] for index in group] for group in groups)], key=lambda g: weight(g) if g else -1
+        )
     return chosen, several
 
 
@@ -220,7 +241,8 @@ def _run(
     moving = list(attached.trainable().values())
     gradient = attached.driver == "gradient"
     batch = base.collate(list(group), output)
-    with ghosts_of(held), Ledger(held) as ledger, torch.set_grad_enabled(gradient):
+    mode = getattr(held[0], "fake_mode", contextlib.nullcontext())  # none, where a test runs the same on a real model
+    with mode, Ledger(held) as ledger, torch.set_grad_enabled(gradient):
         if gradient:
             attached.train_mode()
         else:
@@ -250,9 +272,5 @@ def _run(
         forward=forward,
         tokens=batch.tokens,
         rows=len(group),
+        gradient=gradient,
     )
-
-
-def ghosts_of(held: Sequence[Any]) -> Any:
-    """The mode that a model's tensors were made under."""
-    return held[0].fake_mode

@@ -30,9 +30,10 @@ class Spot:
     peak: float | None = None
     source: str = ""
 
-    def holds(self, needed: int) -> bool:
-        """Whether a run that needs so many bytes above an empty process fits."""
-        return needed + GPU_BASELINE <= SLACK * self.memory
+    @property
+    def room(self) -> float:
+        """Bytes that a run may take there above an empty process."""
+        return SLACK * self.memory - GPU_BASELINE
 
     def seconds(self, operations: float) -> float | None:
         """How long so many floating-point operations take."""
@@ -54,6 +55,22 @@ def cards() -> list[Spot]:
         for entry in entries
     ]
     return sorted(found, key=lambda spot: spot.memory)
+
+
+BYTES = {
+    "cpu": {"full": 28, "lora": 4},
+    "gpu": {"full": 16, "lora": 2},
+}
+"""Bytes for each of a base's parameters before any activation. Full: weights, gradients and two moments in fp32, and on a CPU,
+where they lie in the same memory, the best weights so far and a checkpoint's copy of the moments. LoRA: frozen weights."""
+ALLOWANCE = 2 * 2**30
+"""What activations, adapters and libraries are given beside that; `tailor plan` traces them."""
+
+
+def methods_that_fit(parameters: int, kind: str, memory: int) -> list[str]:
+    """Which of full fine-tuning and LoRA a device has the memory for, by the weights alone; the costlier first."""
+    each = BYTES["cpu" if kind == "cpu" else "gpu"]
+    return [name for name, size in each.items() if parameters * size + ALLOWANCE <= SLACK * memory]
 
 
 def parse_memory(text: str) -> int:
