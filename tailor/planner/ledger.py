@@ -42,6 +42,11 @@ class Ledger(TorchDispatchMode):
             storage = tensor.untyped_storage()
             self._known[id(storage)] = weakref.ref(storage)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and to guard every one of some ten thousand calls against it takes seconds."""
+        return False
+
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if operation is DEVICE_OF:

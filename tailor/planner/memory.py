@@ -8,6 +8,7 @@ import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -149,10 +150,8 @@ def _samples(config: Any, depth: int) -> tuple[int, int]:
     period = _period(text, depth)
     if counts != {depth} or not period:
         return depth, 0
-    first = depth % period
-    while first < 2:
-        first += period
-    second = first + (period if period > 1 else 2)
+    first = depth % period or period
+    second = first + period
     return (first, second) if second < depth else (depth, 0)
 
 
@@ -261,7 +260,7 @@ def _run(
             loss.backward()
     count, loss_end = len(ledger.series), ends[1]
     edges = [0, *ends, (loss_end + count) // 2, max(loss_end, count - LAST), count]
-    windows = [ledger.series[start:end] or [0] for start, end in zip(edges, edges[1:], strict=False)]
+    windows = [ledger.series[start:end] or [0] for start, end in pairwise(edges)]
     own = {id(value): value for value in held}.values()
     return Step(
         weights=float(sum(value.nbytes for value in own)),

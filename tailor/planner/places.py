@@ -16,7 +16,7 @@ GPU_BASELINE = int(0.8 * 2**30)
 SLACK = 0.95
 """The share of a device's memory that can be used before fragments of it are in the way."""
 USED = 0.35
-"""The share of a card's peak that training reaches: .33 to .41 in published runs of 8 B models on H100 (torchtitan; NeMo)."""
+"""The share of a card's peak that training reaches: .33 to .41 in published runs on H100 (torchtitan, NeMo)."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ BYTES = {
     "cpu": {"full": 28, "lora": 4},
     "gpu": {"full": 16, "lora": 2},
 }
-"""Bytes for each of a base's parameters before any activation. Full: weights, gradients and two moments in fp32, and on a CPU,
-where they lie in the same memory, the best weights so far and a checkpoint's copy of the moments. LoRA: frozen weights."""
+"""Bytes for each of a base's parameters before any activation. Full: weights, gradients and two moments in fp32, and on a
+CPU, where they lie in the same memory, the best weights so far and a checkpoint's copy of the moments. LoRA: the weights."""
 ALLOWANCE = 2 * 2**30
 """What activations, adapters and libraries are given beside that; `tailor plan` traces them."""
 

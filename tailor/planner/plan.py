@@ -1,4 +1,4 @@
-"""`tailor plan`: what the data is, which approach, what each method needs here, where else it would fit, how many rows tell."""
+"""`tailor plan`: which approach, what each method needs here, where else it would fit, how many test rows tell."""
 
 import json
 from collections import Counter
@@ -149,7 +149,7 @@ class Planner:
         return Sheet(method, recipe, step, need, seconds, fits, why, tokens)
 
     def _trace(self, recipe: Recipe, place: Place) -> Step:
-        """Cards of one kind have one trace. Tensors without data know of no CUDA: what a CPU would keep of them is the same."""
+        """Cards of one kind have one trace. Tensors without data know of no CUDA: what a CPU would keep is the same."""
         precision = "bf16" if place.precision == "fp16" else place.precision
         key = json.dumps([recipe.as_dict()["method"], recipe.train.tokens_per_micro_batch, precision])
         if key not in self._traces:
@@ -224,7 +224,7 @@ class Planned:
 
 
 def plan(recipe: Recipe, wishes: Wishes) -> Planned:
-    """The JSON answer of `tailor plan`, and what a recipe is written from; raises `TailorError` where data or base are amiss."""
+    """The answer of `tailor plan`, and what a recipe is written from; raises `TailorError` where data or base are amiss."""
     source = found(recipe.base)
     recipe = _possible(recipe, source)
     planner = Planner(prepare(recipe, source=source), choose_place(recipe, source), wishes)

@@ -72,7 +72,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "pictures",
         lambda facts: facts.objective == "text_to_image",
-        "A concept or style is learned by LoRA in a fraction of full fine-tuning's memory, and a drawing stays like its photos.",
+        "A concept or style is learned by LoRA in a fraction of full fine-tuning's memory, and drawn no worse.",
         "PEFT's method comparison, image generation (FLUX.2 klein, L40S)",
         "512 px, 750 steps: LoRA DINO .697 to .743 at 10 GiB; full .577 after 300 steps at 37 GiB",
         "one subject, one seed",
