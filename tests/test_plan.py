@@ -82,7 +82,7 @@ def test_real_configs_are_traced_in_seconds_without_weights(name: str, tmp_path:
     planner = planner_for(str(folder_of(config, tokenizer, tmp_path / name)), DATA[tokenizer])
     begun = time.process_time()
     sheets = {method: planner.sheet(method, stated("h200", None)) for method in ("full", "lora")}
-    assert time.process_time() - begun < 5.0
+    assert time.process_time() - begun < 10.0  # of two methods; half of it on a machine that does nothing else
     full, lora = sheets["full"], sheets["lora"]
     assert full.step is not None, full.why
     assert lora.step is not None, lora.why
@@ -92,7 +92,7 @@ def test_real_configs_are_traced_in_seconds_without_weights(name: str, tmp_path:
     )
     assert full.step.weights >= 4 * parameters * 0.99
     assert lora.step.moving < 0.2 * full.step.moving
-    assert full.fits == (parameters < 8e9)
+    assert full.fits == (parameters < 9e9)
     assert lora.fits == (parameters < 60e9)
     assert lora.need is not None
     assert full.need is not None

@@ -33,7 +33,7 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self, held: Sequence[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.series: list[int] = []
         self.work: dict[str, float] = dict.fromkeys(WORK, 0.0)

@@ -28,6 +28,8 @@ from tailor.recipe.recipe import Recipe
 
 DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 """How configs call the number of their layers."""
+FEWEST = 2
+"""Layers of the smaller trace: in a model of one, embeddings and head hide what a layer takes."""
 MOMENTS, COPY = 8, 4
 """Bytes of AdamW's two moments, and of one more copy of a weight, for each weight that moves."""
 LAST = 8
@@ -150,7 +152,9 @@ def _samples(config: Any, depth: int) -> tuple[int, int]:
     period = _period(text, depth)
     if counts != {depth} or not period:
         return depth, 0
-    first = depth % period or period
+    first = depth % period
+    while first < FEWEST:
+        first += period
     second = first + period
     return (first, second) if second < depth else (depth, 0)
 

@@ -44,7 +44,7 @@ class Rates:
 
     def seconds(self, work: Mapping[str, float]) -> float:
         """How long a piece of work takes; see `Ledger.work`."""
-        rates = asdict(self)
+        rates: dict[str, float] = asdict(self)
         return sum(amount / rates[kind] for kind, amount in work.items())
 
 
@@ -104,10 +104,7 @@ def _machine(width: int) -> str:
 def probe(width: int) -> Rates:
     """Measure the rates of this CPU."""
     rows = 1024
-    products = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.randn(rows, width, dtype=dtype), torch.randn(width, 2 * width, dtype=dtype)
-        products[dtype] = 2 * rows * width * 2 * width / _once(lambda a=left, b=right: a @ b)
+    products = {dtype: _products(rows, width, dtype) for dtype in (torch.float32, torch.bfloat16)}
     forward, backward = _attention()
     large, small = torch.randn(rows, 4 * width), torch.randn(16, requires_grad=True)
     moved = 3 * large.nbytes / _once(lambda: large * large)
@@ -120,6 +117,12 @@ def probe(width: int) -> Rates:
         calls=1 / _once(lambda: _chain(small)) * CHAIN * 2,
         disk=_disk(),
     )
+
+
+def _products(rows: int, width: int, dtype: torch.dtype) -> float:
+    """Operations per second of a feed-forward layer's product."""
+    left, right = torch.randn(rows, width, dtype=dtype), torch.randn(width, 2 * width, dtype=dtype)
+    return 2 * rows * width * 2 * width / _once(lambda: left @ right)
 
 
 CHAIN = 32
@@ -135,10 +138,10 @@ def _chain(value: torch.Tensor) -> None:
 def _attention() -> tuple[float, float]:
     """Operations per second of the whole square, forward and backward, where causality spares half of them."""
     heads, length, depth = 8, 256, 64
-    states = [torch.randn(1, heads, length, depth, requires_grad=True) for _ in range(3)]
-    found = scaled_dot_product_attention(*states, is_causal=True)
+    query, key, value = states = [torch.randn(1, heads, length, depth, requires_grad=True) for _ in range(3)]
+    found = scaled_dot_product_attention(query, key, value, is_causal=True)
     square = 4 * heads * length * length * depth
-    ahead = _once(lambda: scaled_dot_product_attention(*states, is_causal=True))
+    ahead = _once(lambda: scaled_dot_product_attention(query, key, value, is_causal=True))
     back = _once(lambda: torch.autograd.grad(found, states, found, retain_graph=True))
     return square / ahead, 2.5 * square / back
 
