@@ -250,12 +250,22 @@ def plan(
     """Which approach, with reasons and sources; memory and time of each method; where else it would fit.
 
     Args:
+        data: what to learn from, or a recipe file with one task.
         memory, gpu: a device instead of this machine: `24GB`, `h100`.
         recipe: a file that a recipe is written to, with the reasons as comments.
         aim: `goal` (task, or facts), `served` (how many models), `text` (raw text of the domain), `columns`.
     """
     columns = aim.pop("columns", None)
-    made = make_recipe(base=base, data=data, columns=columns, reporter=reporter)
+    is_recipe = isinstance(data, str | Path) and Path(data).suffix in RECIPES
+    given = {"what": data} if is_recipe else {"data": data}
+    made = make_recipe(base=base, columns=columns, reporter=reporter, **given)
+    if not isinstance(made, Recipe):
+        raise RecipeError(
+            "this recipe has several parts, and a plan is for one",
+            where=str(data),
+            fix="name the data of one of them; `tailor fit RECIPE --dry-run` shows all",
+            code="several_parts",
+        )
     wishes = {"goal": "task", "served": 1, "text": None, **aim}
     out = None if recipe is None else str(recipe)
     advise = registry.resolve("tailor.verbs.plan:advise")

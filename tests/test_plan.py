@@ -236,6 +236,20 @@ def test_few_labels_become_two_stages(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick_probe")
+def test_a_recipe_is_planned_with_its_own_settings(tmp_path: Path) -> None:
+    recipes = Path(__file__).parent.parent / "recipes"
+    answer = tailor.plan(recipes / "lora.yaml", gpu="l4")
+    lora = next(entry for entry in answer["methods"] if entry["method"] == "lora")
+    assert answer["data"]["form"] == "classification"
+    wider = tmp_path / "wider.yaml"
+    wider.write_text((recipes / "lora.yaml").read_text().replace("rank: 16", "rank: 32"))
+    again = next(one for one in tailor.plan(wider, gpu="l4")["methods"] if one["method"] == "lora")
+    assert again["trainable_parameters"] > 1.5 * lora["trainable_parameters"]
+    with pytest.raises(RecipeError, match="several parts"):
+        tailor.plan(recipes / "domain-adaptation.yaml")
+
+
+@pytest.mark.usefixtures("quick_probe")
 def test_new_facts_are_not_trained(tmp_path: Path) -> None:
     answer = tailor.plan("pocket:support", base="pocket:gpt", goal="facts", gpu="l4")
     assert answer["recommended"] is None

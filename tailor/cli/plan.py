@@ -10,7 +10,7 @@ from tailor.cli.output import Answer, face, table
 
 
 def plan(
-    data: Annotated[str, typer.Argument(help="What to learn from.")],
+    data: Annotated[str, typer.Argument(help="What to learn from, or a recipe.")],
     base: Base = None,
     memory: Annotated[str | None, typer.Option(help="A device's memory, e.g. 24GB.")] = None,
     gpu: Annotated[str | None, typer.Option(help="A card, e.g. h100; instead of this machine.")] = None,
