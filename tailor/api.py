@@ -241,6 +241,41 @@ def _as_problem(error: DataError) -> dict[str, Any]:
     return {"severity": "error", "code": error.code, "message": error.message, **where, "count": 1}
 
 
+def plan(
+    data: Any,
+    *,
+    base: str | Mapping[str, Any] | None = None,
+    memory: str | None = None,
+    gpu: str | None = None,
+    recipe: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **aim: Any,
+) -> dict[str, Any]:
+    """Which approach, with reasons and sources; memory and time of each method; where else it would fit.
+
+    Args:
+        data: what to learn from, or a recipe file with one task.
+        memory, gpu: a device instead of this machine: `24GB`, `h100`.
+        recipe: a file that a recipe is written to, with the reasons as comments.
+        aim: `goal` (task, or facts), `served` (how many models), `text` (raw text of the domain), `columns`.
+    """
+    columns = aim.pop("columns", None)
+    is_recipe = isinstance(data, str | Path) and Path(data).suffix in RECIPES
+    given = {"what": data} if is_recipe else {"data": data}
+    made = make_recipe(base=base, columns=columns, reporter=reporter, **given)
+    if not isinstance(made, Recipe):
+        raise RecipeError(
+            "this recipe has several parts, and a plan is for one",
+            where=str(data),
+            fix="name the data of one of them; `tailor fit RECIPE --dry-run` shows all",
+            code="several_parts",
+        )
+    wishes = {"goal": "task", "served": 1, "text": None, **aim}
+    out = None if recipe is None else str(recipe)
+    advise = registry.resolve("tailor.verbs.plan:advise")
+    return advise(made, gpu=gpu, memory=memory, out=out, **wishes)  # type: ignore[no-any-return]
+
+
 def load(path: str | Path) -> Run:
     """A finished run."""
     return Run(RunFolder.existing(Path(path)).path)
@@ -379,9 +414,15 @@ def chat_sides(model: str | Mapping[str, Any], *, max_new_tokens: int = 256) -> 
     return registry.resolve("tailor.verbs.talk:sides")(model, max_new_tokens)  # type: ignore[no-any-return]
 
 
-def bases() -> dict[str, Any]:
-    """Embedded bases and data with their folders, and a catalogue of good open ones."""
-    return {"bases": catalogue_bases(), "data": data_sets()}
+def bases(*, fits: bool = False) -> dict[str, Any]:
+    """Embedded bases and data with their folders, and a catalogue of good open ones; with `fits`, by which methods each
+    can be tuned here."""
+    found = catalogue_bases()
+    if fits:
+        kind, memory = registry.resolve("tailor.engine.place:device_memory")()
+        fitting = registry.resolve("tailor.planner.places:methods_that_fit")
+        found = [{**entry, "fits": fitting(entry["parameters"], kind, memory)} for entry in found]
+    return {"bases": found, "data": data_sets()}
 
 
 def doctor() -> dict[str, Any]:

@@ -97,9 +97,12 @@ class Prepared:
         return next((str(entry.origin) for entry in self.loaded.train if entry.id == key), example_id)
 
 
-def prepare(recipe: Recipe, root: Path | None = None) -> Prepared:
-    """Read the data, find the base, choose the objective, encode every split; all refusals are listed at once."""
-    source = find_trained(recipe.base)
+def prepare(recipe: Recipe, root: Path | None = None, source: Source | None = None) -> Prepared:
+    """Read the data, find the base, choose the objective, encode every split; all refusals are listed at once.
+
+    `source` is the base where it has been found already: a plan does with a config and a tokenizer.
+    """
+    source = source or find_trained(recipe.base)
     check_base(source)
     loaded = load_data(recipe, source.family, root)
     objective = make_objective(recipe, loaded, source)

@@ -73,6 +73,7 @@ class Source:
         prompt_file: where the prompt lies that belongs to it.
         below: what the outermost adapter lies on.
         begun: an adapter on this base that goes on being trained; its tokenizer is in force.
+        weightless: its models are built from the config alone, on the meta device, to see what they would need.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Source:
     prompt_file: Path | None = None
     below: "Source | None" = None
     begun: Path | None = None
+    weightless: bool = False
 
     @property
     def prompt(self) -> Prompt | None:

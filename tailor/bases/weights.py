@@ -1,7 +1,9 @@
 """Weights into a stock transformers class, and what must not be missing afterwards."""
 
+import copy
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
 
     Adapters in the source are merged in fp32, then cast: a merge in low precision loses them (PEFT #1836).
     """
+    if source.weightless:
+        return without_weights(source, model_class, dtype, settings), []
     source.verify()
     if source.options.quantize:
         settings |= {"quantization_config": four_bits(source, dtype)}
@@ -51,6 +55,15 @@ def load_weights(source: Source, model_class: Any, dtype: torch.dtype, **setting
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         missing -= {name for name, shape in brought_along(source.kept).items() if shapes.get(name) == shape}
     return model, sorted(missing)
+
+
+def without_weights(source: Source, model_class: Any, dtype: torch.dtype, settings: Mapping[str, Any]) -> Any:
+    """The model as its config describes it, on the meta device: shapes and dtypes, and not a byte of weights."""
+    config = copy.deepcopy(source.config)
+    for key in sorted(settings.keys() - {"ignore_mismatched_sizes"}):
+        setattr(config, key, settings[key])
+    with torch.device("meta"), explained(source.name):
+        return model_class.from_config(config, dtype=dtype, trust_remote_code=source.options.trust_remote_code)
 
 
 def merged(model: Any, adapter: Path) -> Any:

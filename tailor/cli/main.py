@@ -18,6 +18,7 @@ from tailor.cli.evaluate import evaluate
 from tailor.cli.fit import fit
 from tailor.cli.generate import generate
 from tailor.cli.output import Answer, Face, face
+from tailor.cli.plan import plan
 from tailor.cli.prove import prove
 from tailor.cli.record import record
 from tailor.cli.runs import runs, show
@@ -28,7 +29,7 @@ HELP = """Make your model from a base foundation model: measured to be better, w
 Start with `tailor demo`, then `tailor fit YOUR_FILE`. Every command takes --json and --quiet."""
 
 VERBS: dict[str, list[Callable[..., Answer]]] = {
-    "Start here": [fit, check, chat, evaluate, prove, demo],
+    "Start here": [fit, check, plan, chat, evaluate, prove, demo],
     "More": [generate, record, bases, runs, show, cache, doctor],
 }
 

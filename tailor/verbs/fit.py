@@ -38,6 +38,7 @@ from tailor.evaluation.picture_proof import PictureProbe
 from tailor.evaluation.proof import CLASSES, ROWS, Logits, Probe, Proof, judge, own_outputs, run_stock
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.nn.bottleneck import CONFIG_FILE
+from tailor.planner.plan import figures
 from tailor.recipe.deciding import check_same, finished
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.at_most import at_most
@@ -114,7 +115,9 @@ def drive(prepared: Prepared, job: Job, folder: RunFolder) -> Outcome:
 def dry_run(recipe: Recipe) -> dict[str, Any]:
     """What `run` would do: the resolved recipe, the data report, and the plan in steps and tokens."""
     prepared, place = settled(recipe)
-    return {"recipe": prepared.recipe.as_dict(), **outlook(prepared, place)}
+    found = outlook(prepared, place)
+    plan = {**found["plan"], **figures(prepared, place)}
+    return {"recipe": prepared.recipe.as_dict(), **found, "plan": plan}
 
 
 def settled(recipe: Recipe) -> tuple[Prepared, Place]:
