@@ -50,6 +50,7 @@ class CausalBase:
         self.lengths = LengthPolicy(self.limit, options.on_overlong or "error")
         self.packing: Packing | None = None
         self._head_last = False
+        self._stock: Any = None  # the model by itself, whatever is laid on it
         self._likelihoods: EndingNats | None = None
         self.model: Any = None
         self.head: Head = "tokens"
@@ -94,6 +95,7 @@ class CausalBase:
         apart = self.options.naive or not self.options.packing
         self.packing = Packing("padded", 0.0, reason="asked for") if apart else measure(self.model)
         self._head_last = not self.options.naive and head_is_last(self.model)
+        self._stock = self.model
         self._lay_on()
 
     def _lay_on(self) -> None:
@@ -210,7 +212,7 @@ class CausalBase:
             del inputs["logits_to_keep"]
         if not self._head_last:
             return Outputs(_learned(model(**inputs, use_cache=False).logits, batch))
-        head = self.model.get_output_embeddings()
+        head = self._stock.get_output_embeddings()
         states = before_head(head, lambda: model(**inputs, use_cache=False))
         return Outputs(unread=unread_rows(head, _learned(states, batch)))
 

@@ -90,11 +90,14 @@ class Questions:
 
 
 @one_command()
-def prove_model(model: str, *, base: str | None, served: str | None, reporter: Reporter) -> dict[str, Any]:
+def prove_model(
+    model: str, *, base: str | None, served: str | None, reporter: Reporter | None = None
+) -> dict[str, Any]:
     """Run probe rows through the artefact as stock libraries load it, its merge, and its base; then ask a server, if named.
 
     Raises `TailorError` where artefact, base or server cannot be had at all; a proof that fails is an answer.
     """
+    reporter = reporter or Reporter(quiet=True)
     if prompt := _prompt_run(Path(model).expanduser()):
         with reporter.waiting("a fresh process renders the prompt's requests"):
             return _prove_prompt(prompt, served).as_dict()
