@@ -186,7 +186,7 @@ def _traced(prepared: Prepared, recipe: Recipe, place: Place, source: Source) ->
     base = copy.copy(prepared.base)
     base.source, base.model = source, None
     output = output_of(recipe, prepared.objective)
-    method = registry.load("method", recipe.gradient_method.name)(recipe.method)  # type: ignore[attr-defined]
+    method = registry.load("method", recipe.method_options.name)(recipe.method)  # type: ignore[attr-defined]
     base.load(output, load_dtype(recipe, place, source))
     with torch.device("meta"), Ledger(()):
         attached = method.attach(base, output)

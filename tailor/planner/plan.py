@@ -252,7 +252,7 @@ def _possible(recipe: Recipe, source: Source) -> Recipe:
     """The recipe with a method that the family has all for, since data is read and encoded for one."""
     base = registry.load("base", source.family)
     names = methods_for(base)
-    if recipe.gradient_method.name in names:  # type: ignore[attr-defined]
+    if recipe.method_options.name in names:  # type: ignore[attr-defined]
         return recipe
     return recipe.model_copy(update={"method": METHODS[names[0]]()})
 
@@ -340,5 +340,5 @@ def _power(planner: Planner) -> dict[str, Any]:
 
 def figures(prepared: Prepared, place: Place) -> Mapping[str, Any]:
     """Memory and time of a settled recipe on this machine, for its own dry run."""
-    sheet = Planner(prepared, place, Wishes()).sheet(prepared.recipe.gradient_method.name, None)  # type: ignore[attr-defined]
+    sheet = Planner(prepared, place, Wishes()).sheet(prepared.recipe.method_options.name, None)  # type: ignore[attr-defined]
     return {"memory_bytes": None if sheet.need is None else sheet.need.peak, "seconds": sheet.seconds}
