@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 SIGNATURES = {
     "fit": "(what=None, *, resume=False, reporter=None, **parts)",
     "check": "(data, *, base=None, test=None, columns=None, fix=None, redact=False, html=None, reporter=None)",
+    "compare": ("(what, *, methods=None, budget=None, seeds=3, margin=2.0, output=None, resume=False, reporter=None)"),
     "evaluate": "(model, *, data=None, against=None, margin=None, overrides=(), reporter=None)",
     "prove": "(model, *, base=None, served=None, reporter=None)",
     "load": "(path)",

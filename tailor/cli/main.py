@@ -12,6 +12,7 @@ from tailor.cli.bases import bases
 from tailor.cli.cache import cache
 from tailor.cli.chat import chat
 from tailor.cli.check import check
+from tailor.cli.compare import compare
 from tailor.cli.demo import demo
 from tailor.cli.doctor import doctor
 from tailor.cli.evaluate import evaluate
@@ -30,7 +31,7 @@ Start with `tailor demo`, then `tailor fit YOUR_FILE`. Every command takes --jso
 
 VERBS: dict[str, list[Callable[..., Answer]]] = {
     "Start here": [fit, check, plan, chat, evaluate, prove, demo],
-    "More": [generate, record, bases, runs, show, cache, doctor],
+    "More": [compare, generate, record, bases, runs, show, cache, doctor],
 }
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tailor.compose import (
     resolved_recipe,
 )
 from tailor.core.errors import RecipeError, TailorError
+from tailor.core.openings import opened
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.load import Loaded
@@ -73,7 +75,8 @@ def evaluate_model(
     learned = _learned_rows(prepared) if recipe is not None and data is not None else ""
     if learned:
         reporter.say(f"warning: {learned}")
-    evaluation = evaluate(prepared, tuned, answers or held, place, str(path), reporter).evaluation
+    opening = partial(opened, run=str(path))
+    evaluation = evaluate(prepared, tuned, answers or held, place, opening, reporter).evaluation
     return {**evaluation, **({"warnings": [learned]} if learned else {})}
 
 
