@@ -23,7 +23,11 @@ def main(recipe: str, output: str) -> None:
     """Run (or go on with) the race and write its table."""
     found = tailor.compare(recipe, output=output, resume=Path(output).exists(), reporter=Reporter())
     lines = [f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
-    lines += [f"| {' | '.join(cells(row))} |" for row in found["rows"]]
+    lines += [f"| {' | '.join(cells(row))} |" for row in found["rows"] if row["value"] is not None]
+    lines += [
+        "",
+        *(f"{row['method']} takes no part: {row['reason']}." for row in found["rows"] if row["value"] is None),
+    ]
     where = f"{date.today()}, CPU, torch {torch.__version__}, {found['n']} test rows, {found['seeds']} seeds."
     table = "\n".join([f"`{Path(recipe).name}`, {where} {sentence(found)}", "", *lines])
     page = PAGE.read_text(encoding="utf-8")

@@ -33,5 +33,6 @@ def compare(
         reporter=face.reporter,
     )
     page = Path(found["output"]) / "report.html"
-    lines = [table([cells(row) for row in found["rows"]], list(HEADINGS)), "", sentence(found), f"report: {page}"]
-    return Answer(found, "\n".join(lines))
+    lines = [table([cells(row) for row in found["rows"] if row["value"] is not None], list(HEADINGS)), ""]
+    lines += [f"{row['method']} takes no part: {row['reason']}" for row in found["rows"] if row["value"] is None]
+    return Answer(found, "\n".join([*lines, "", sentence(found), f"report: {page}"]))

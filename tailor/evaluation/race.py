@@ -14,7 +14,7 @@ intervals for multiple comparisons with the best"). "Not significantly worse" wo
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -87,20 +87,37 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One method, seen through its rows and seeds: figures per seed, and each row's part in their mean."""
+    """One method, seen through its rows and seeds.
+
+    Args:
+        figures: by seed.
+        influence: each row's part in their mean, (rows,).
+        each: how much that part differs from seed to seed: its variance, mean over rows; 0 for a single seed.
+    """
 
     figures: Floats
     influence: Floats
-    seed_variance: float = field(init=False)
+    each: float
 
-    def __post_init__(self) -> None:
-        count = len(self.figures)
-        object.__setattr__(self, "seed_variance", float(self.figures.var(ddof=1)) / count if count > 1 else 0.0)
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(self.figures)
+
+    @property
+    def seed_variance(self) -> float:
+        """Of the mean over seeds, on these rows."""
+        return float(self.figures.var(ddof=1)) / self.seeds if self.seeds > 1 else 0.0
+
+    @property
+    def lasting(self) -> float:
+        """What is left of it on any number of rows: seeds differ on few rows although they are alike on many."""
+        return max(0.0, self.seed_variance - self.each / self.seeds / len(self.influence))
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An estimate with its standard error: `row_variance` is that of one row, `seeds` what the seeds add.
+    """An estimate with its standard error: `row_variance` is that of one row, `lasting` what no number of rows takes away.
 
     `center` is where intervals are laid: the estimate, drawn a little towards no difference by the rows that were added.
     """
@@ -110,7 +127,7 @@ class Difference:
     error: float
     freedom: float
     row_variance: float
-    seeds: float
+    lasting: float
 
     def bound(self, level: float) -> float:
         """How far an interval reaches on one side at a one-sided level."""
@@ -182,7 +199,7 @@ def rows_needed(gaps: Sequence[Difference], margin: float) -> int | None:
     None where there is nothing to tell apart, and where the seeds alone differ too much for any number of rows.
     """
     each = (NORMAL.inv_cdf(LEVEL) + NORMAL.inv_cdf(POWER)) ** 2
-    rooms = [(gap.row_variance, margin**2 / each - gap.seeds) for gap in gaps]
+    rooms = [(gap.row_variance, margin**2 / each - gap.lasting) for gap in gaps]
     if not rooms or any(room <= 0 for _, room in rooms):
         return None
     return max(math.ceil(variance / room) for variance, room in rooms)
@@ -216,18 +233,18 @@ def _estimated(estimate: float, rows: Floats, added: tuple[float, ...], sides: S
     whole = np.concatenate([rows, extra])
     variance = float(whole.var(ddof=0 if extra else min(1, count - 1)))
     parts = [(variance / len(whole), max(count - 1, 1))]
-    parts += [(side.seed_variance, len(side.figures) - 1) for side in sides if side.seed_variance]
+    parts += [(side.seed_variance, side.seeds - 1) for side in sides if side.seed_variance]
     total = sum(part for part, _ in parts)
     freedom = total**2 / sum(part**2 / free for part, free in parts) if total else math.inf
     center = (estimate * count + sum(extra)) / len(whole)
-    seeds = sum(side.seed_variance for side in sides)
-    return Difference(estimate, center, total**0.5, freedom, variance, seeds)
+    lasting = sum(side.lasting for side in sides)
+    return Difference(estimate, center, total**0.5, freedom, variance, lasting)
 
 
 def _side(metric: Metric, statistics: Floats) -> _Side:
     figures = np.array([float(metric.value(seed.sum(0))) for seed in statistics])
-    influence = np.mean([_influence(metric, seed, value) for seed, value in zip(statistics, figures, strict=True)], 0)
-    return _Side(figures, influence)
+    rows = np.array([_influence(metric, seed, value) for seed, value in zip(statistics, figures, strict=True)])
+    return _Side(figures, rows.mean(0), float(rows.var(0, ddof=1).mean()) if len(rows) > 1 else 0.0)
 
 
 def _influence(metric: Metric, rows: Floats, value: float) -> Floats:

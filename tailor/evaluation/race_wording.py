@@ -21,9 +21,7 @@ MISSING = "–"
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    """A row of compare.json as texts under `HEADINGS`; one that took no part says why."""
-    if row["value"] is None:
-        return [row["method"], f"takes no part: {row['reason']}", *[""] * (len(HEADINGS) - 2)]
+    """A row of compare.json that was measured, as texts under `HEADINGS`."""
     metric = row["metric"]
     own, gap = (
         " to ".join(write(metric, bound) for bound in row[key])
@@ -64,7 +62,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     told = (
         f"about {needed:,} test rows would tell"
         if needed
-        else "more rows would not tell: the seeds of a method differ too much among themselves, so raise --seeds"
+        else "no number of rows would tell: the seeds of a method differ too much, so raise --seeds"
     )
     return f"None can be named: no method is shown to be less than {margin:g} {unit} worse than every other; {told}. {top}."
 
