@@ -63,6 +63,7 @@ def test_the_command_line_is_pinned() -> None:
         "evaluate": ["model", "overrides", "data", "against", "margin", "require"],
         "prove": ["model", "base", "served"],
         "demo": ["output"],
+        "compare": ["recipe", "methods", "budget", "seeds", "margin", "output", "resume"],
         "generate": ["model", "prompt", "data", "out", "number", "max_new_tokens", "output"],
         "record": ["model", "data", "out"],
         "bases": [],

@@ -25,6 +25,7 @@ from tailor.evaluation.compare import task_result
 from tailor.evaluation.generators import generator_of
 from tailor.evaluation.picturing import SHOWN, Drawing, with_pictures
 from tailor.evaluation.scorers import LIKELIHOODS, resolve
+from tailor.evaluation.slices import regressions, slices
 from tailor.evaluation.written import answers_to, asked_of, left_out
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
@@ -106,6 +107,7 @@ def evaluate(
     name = "itself" if before is after else "base"
     baseline, base_answers = (name, before.answers) if before.answers else _no_information(prepared, after.answers)
     metrics, primary = choose_metrics(options, prepared.objective, [*base_answers, *after.answers])
+    group = prepared.recipe.data.columns.get("group")
     result = task_result(
         base_answers,
         after.answers,
@@ -114,13 +116,28 @@ def evaluate(
         baseline=baseline,
         opened=opening(prepared.loaded.report.digests["test"]),
         margin_points=options.margin,
+        groups=_groups(group, base_answers),
     )
     deciding = next(metric for metric in metrics if metric.name == primary)
+    result |= {"group": group} if group else {}
+    result["slices"] = slices(base_answers, after.answers, deciding)
+    result["regressions"] = regressions(base_answers, after.answers, deciding)
     evaluation: dict[str, Any] = {"tasks": {"default": result}, "forgetting": forgetting}
     costs = {"tuned": after.spent, "base": before.spent}
     if any(costs.values()):
         evaluation["spent"] = {name: cost for name, cost in costs.items() if cost}
     return Measured(evaluation, base_answers, after.answers, deciding, after.answering)
+
+
+def _groups(column: str | None, answers: Sequence[Answer]) -> list[str] | None:
+    """What each row belongs to: rows of one document or user tell less than as many that have nothing in common.
+
+    A row that names nothing stands for itself.
+    """
+    if column is None:
+        return None
+    shared = [answer.row.get(column) for answer in answers]
+    return [f"own {a.example_id}" if one is None else f"of {one}" for a, one in zip(answers, shared, strict=True)]
 
 
 def _before(
