@@ -358,6 +358,14 @@ def compare(
     return answer
 
 
+def review(run: str | Path, *, port: int = 0, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Serve a page for blind votes between base and tuned answers until all are given or Ctrl-C, and return the win rate."""
+    found: dict[str, Any] = registry.resolve("tailor.verbs.review:review")(
+        str(run), port=port, reporter=reporter or Reporter()
+    )
+    return found
+
+
 def _written_output(what: str | Path | AnyRecipe) -> str:
     if isinstance(what, RecipeFile):
         return what.output

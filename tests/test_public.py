@@ -64,6 +64,7 @@ def test_the_command_line_is_pinned() -> None:
         "prove": ["model", "base", "served"],
         "demo": ["output"],
         "compare": ["recipe", "methods", "budget", "seeds", "margin", "output", "resume"],
+        "review": ["run", "port"],
         "generate": ["model", "prompt", "data", "out", "number", "max_new_tokens", "output"],
         "record": ["model", "data", "out"],
         "bases": [],

@@ -26,6 +26,7 @@ from tailor.bases.folders import (
 )
 from tailor.bases.loading import LABELS_FILE
 from tailor.compose import MERGED, Kept, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
+from tailor.core.answers import write_answers
 from tailor.core.errors import Interrupted, RunError
 from tailor.core.openings import opened
 from tailor.core.paths import code_digest
@@ -405,6 +406,7 @@ def write_results(
 ) -> None:
     """evaluation.json, the report, the card, and last the summary, whose presence says that the run is finished."""
     folder.write("evaluation.json", measured.evaluation)
+    write_answers(folder.path, measured.base, measured.tuned)
     answers = {"default": TaskAnswers(measured.base, measured.tuned, measured.primary)} if measured.primary else {}
     inputs = ReportInputs(
         summary=summary,
