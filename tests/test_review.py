@@ -14,7 +14,7 @@ from test_cli import call
 from tailor.core.answers import read_answers, write_answers
 from tailor.core.contracts import Answer
 from tailor.core.errors import DataError, RunError
-from tailor.evaluation.votes import agreement, read_votes, win_rate
+from tailor.evaluation.votes import agreement, keep_vote, read_votes, win_rate
 from tailor.verbs.review import Review, Serving, address, server
 
 COUNT = 12
@@ -121,7 +121,7 @@ def test_runs_without_answers_or_differences_are_refused(tmp_path: Path) -> None
     with pytest.raises(RunError, match="answer alike"):
         Review(run)
     (run / "answers.jsonl").unlink()
-    with pytest.raises(RunError, match="no answers.jsonl"):
+    with pytest.raises(RunError, match="holds no answers"):
         Review(run)
 
 
@@ -137,6 +137,8 @@ def test_a_torn_line_is_no_vote_and_a_false_one_is_named(tmp_path: Path) -> None
     file = tmp_path / "votes.jsonl"
     file.write_text('{"id": "a", "vote": "tuned"}\n{"id": "a", "vote": "base"}\n{"id": "b", "vo')
     assert read_votes(file) == {"a": "base"}, "the last vote counts"
+    keep_vote(file, "c", "tie")
+    assert read_votes(file) == {"a": "base", "c": "tie"}, "a torn line does not spoil the next"
     file.write_text('{"id": "a", "vote": "tuned"}\n{"id": "b", "vote": "left"}\n')
     with pytest.raises(DataError, match="'left'") as raised:
         read_votes(file)

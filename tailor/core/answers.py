@@ -30,7 +30,7 @@ def write_answers(folder: Path, base: Iterable[Answer], tuned: Iterable[Answer])
     lines = []
     for answer in tuned:
         other = others[answer.example_id]
-        if (answer.given is None and other.given is None) or _is_bytes(answer.given) or _is_bytes(other.given):
+        if answer.given is None and other.given is None:
             continue
         values = {"prompt": answer.prompt, "expected": answer.expected, "base": other.given, "tuned": answer.given}
         texts = {key: as_shown(value) for key, value in values.items()}
@@ -44,7 +44,7 @@ def read_answers(run: Path) -> list[Pair]:
     file = made_by(run) / ANSWERS
     if not file.exists():
         raise RunError(
-            f"this run holds no {ANSWERS}: its answers are no texts, or it was made by an older version",
+            f"this run holds no answers ({ANSWERS}): its answers are no texts, or it was made by an older version",
             where=str(run),
             fix="fit it again",
             code="no_answers",
@@ -65,7 +65,3 @@ def as_shown(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
-
-
-def _is_bytes(value: Any) -> bool:
-    return isinstance(value, bytes | bytearray)

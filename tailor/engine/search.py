@@ -7,6 +7,7 @@ Whatever happens, the best on all rows so far is known, so that stopping at any 
 
 import json
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any

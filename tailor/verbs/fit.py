@@ -406,7 +406,8 @@ def write_results(
 ) -> None:
     """evaluation.json, the report, the card, and last the summary, whose presence says that the run is finished."""
     folder.write("evaluation.json", measured.evaluation)
-    write_answers(folder.path, measured.base, measured.tuned)
+    if prepared.objective.answers != "image":
+        write_answers(folder.path, measured.base, measured.tuned)
     answers = {"default": TaskAnswers(measured.base, measured.tuned, measured.primary)} if measured.primary else {}
     inputs = ReportInputs(
         summary=summary,
