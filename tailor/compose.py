@@ -417,8 +417,11 @@ def _space(prepared: Prepared, recipe: Recipe, place: Place, folder: Path) -> Se
 def _proposer(recipe: Recipe, place: Place) -> Any:
     """The loaded base that reflects, where the recipe names one."""
     options: BaseOptions | None = getattr(recipe.method, "proposer", None)
-    if options is None:
-        return None
+    return None if options is None else writer(options, recipe, place)
+
+
+def writer(options: BaseOptions, recipe: Recipe, place: Place) -> Any:
+    """A loaded base beside the one that is tuned, which reflects or judges in words."""
     source = find(options)
     base = registry.load("base", source.family)(source, EncodeOptions())
     base.load(OutputSpec("tokens"), load_dtype(recipe, place, source))

@@ -17,6 +17,7 @@ from tailor.evaluation.answer_forms import as_text
 from tailor.evaluation.compare import paired
 from tailor.evaluation.picturing import SHOWN, as_source, is_picture
 from tailor.evaluation.slices import of_rows
+from tailor.evaluation.votes import judged_sentence
 
 SHOWN_ROWS = 10
 CURVE_POINTS = 400
@@ -122,6 +123,8 @@ def _task(inputs: ReportInputs, name: str) -> dict[str, Any]:
         ],
         "opened": result["opened"],
         "grouped": result.get("group", ""),
+        "judge": result.get("judge", {}).get("model", "")
+        and f"{result['judge']['model']}: {judged_sentence(result['judge'])}",
         "slices": [_slice(part) for part in result.get("slices", ())],
         "rows": _rows(answers) if answers else None,
         "pictures": _pictures(answers) if answers else [],

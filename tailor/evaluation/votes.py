@@ -10,6 +10,8 @@ from tailor.core.errors import DataError
 from tailor.evaluation.compare import compare
 from tailor.evaluation.scorers import resolve
 
+VOTES = "votes.jsonl"
+"""Where a run keeps those of `tailor review`."""
 Vote = Literal["base", "tuned", "tie"]
 
 
@@ -86,3 +88,15 @@ def rate_sentence(result: Mapping[str, Any]) -> str:
         f"The tuned model wins {100 * result['win_rate']:.0f} % of {result['votes']} pairs, ties counted half "
         f"(95 % interval {low:.0f} to {high:.0f} %, p = {result['p_value']:.2g}; {told})."
     )
+
+
+def judged_sentence(judged: Mapping[str, Any]) -> str:
+    """A judge's win rate in words, with what speaks for and against the judge."""
+    if not judged["votes"]:
+        return "both models answer alike."
+    alike = f"{100 * judged['same_when_swapped']:.0f} % of pairs alike with their sides swapped"
+    told = f"{rate_sentence(judged)} It judged {alike}"
+    people = judged.get("with_people") or {"pairs": 0}
+    if people["pairs"]:
+        told += f", and {100 * people['share']:.0f} % of {people['pairs']} pairs as people did"
+    return f"{told}."

@@ -26,6 +26,7 @@ from tailor.verbs import fit
 from tailor.verbs.measure import Measured, prompt_of
 from tailor.verbs.race_row import recipe_for, run_row
 from tailor.verbs.rate_search import Rules
+from tailor.wire.ledger import one_command
 
 RACE, RESULT, ROW, SCORES = "race.json", "compare.json", "row.json", "scores.npz"
 BASE, ZERO_SHOT = "base", "zero_shot"
@@ -42,6 +43,7 @@ UNMEASURED: dict[str, Any] = {
 }
 
 
+@one_command()
 def compare(recipe: Recipe, options: RaceOptions, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Run the race into the recipe's output folder, and return compare.json; finished rows are not run again."""
     folder = _begun(Path(recipe.output), recipe, options, resume)

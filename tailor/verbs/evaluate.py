@@ -25,6 +25,7 @@ from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.load import Loaded
 from tailor.engine.encoding import check_refused, encode
+from tailor.evaluation.votes import VOTES, agreement, read_votes
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, base_options, load, override, parse
 from tailor.verbs.measure import evaluate
@@ -76,7 +77,11 @@ def evaluate_model(
     if learned:
         reporter.say(f"warning: {learned}")
     opening = partial(opened, run=str(path))
-    evaluation = evaluate(prepared, tuned, answers or held, place, opening, reporter).evaluation
+    measured = evaluate(prepared, tuned, answers or held, place, opening, reporter)
+    evaluation = measured.evaluation
+    if measured.votes and against is None and data is None:
+        people = agreement(measured.votes, read_votes(path / VOTES))
+        evaluation["tasks"]["default"]["judge"]["with_people"] = people
     return {**evaluation, **({"warnings": [learned]} if learned else {})}
 
 

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from tailor.bases.loading import Source, find
-from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of
+from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of, writer
 from tailor.core.contracts import UNTRAINED, Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
 from tailor.core.examples import Example, Origin, Text
@@ -23,9 +23,11 @@ from tailor.evaluation.answering import Asking, Held, answer_all
 from tailor.evaluation.choosing import choose_metrics
 from tailor.evaluation.compare import task_result
 from tailor.evaluation.generators import generator_of
+from tailor.evaluation.judge import Judged, judge
 from tailor.evaluation.picturing import SHOWN, Drawing, with_pictures
 from tailor.evaluation.scorers import LIKELIHOODS, resolve
 from tailor.evaluation.slices import regressions, slices
+from tailor.evaluation.votes import Vote
 from tailor.evaluation.written import answers_to, asked_of, left_out
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
@@ -56,6 +58,8 @@ class Measured:
     primary: Any = None
     answering: float = 0.0
     """Seconds that the tuned model took for an answer."""
+    votes: Mapping[str, Vote] = field(default_factory=dict)
+    """Those of a judge between both models' answers, by row."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,28 @@ def evaluate(
     result |= {"group": group} if group else {}
     result["slices"] = slices(base_answers, after.answers, deciding)
     result["regressions"] = regressions(base_answers, after.answers, deciding)
+    votes: Mapping[str, Vote] = {}
+    if options.judge is not None:
+        judged = _judged(prepared, base_answers, after.answers, place, reporter)
+        result["judge"], votes = {"model": options.judge.base.name, **judged.as_dict()}, judged.votes
     evaluation: dict[str, Any] = {"tasks": {"default": result}, "forgetting": forgetting}
     costs = {"tuned": after.spent, "base": before.spent}
     if any(costs.values()):
         evaluation["spent"] = {name: cost for name, cost in costs.items() if cost}
-    return Measured(evaluation, base_answers, after.answers, deciding, after.answering)
+    return Measured(evaluation, base_answers, after.answers, deciding, after.answering, votes)
+
+
+def _judged(
+    prepared: Prepared, base: Sequence[Answer], tuned: Sequence[Answer], place: Place, reporter: Reporter
+) -> Judged:
+    """What the judge that the recipe names says of both models' answers."""
+    options = prepared.recipe.evaluate.judge
+    assert options is not None
+    model = writer(options.base, prepared.recipe, place)
+    reporter.say(f"{options.base.name} judges both answers to up to {options.rows} rows, each twice")
+    return judge(
+        generator_of(model, asking(prepared.recipe, place), reporter), options.rubric, base, tuned, options.rows
+    )
 
 
 def _groups(column: str | None, answers: Sequence[Answer]) -> list[str] | None:

@@ -19,9 +19,8 @@ from tailor.core.answers import Pair, read_answers
 from tailor.core.errors import RunError
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder
-from tailor.evaluation.votes import Vote, keep_vote, rate_sentence, read_votes, win_rate
+from tailor.evaluation.votes import VOTES, Vote, keep_vote, rate_sentence, read_votes, win_rate
 
-VOTES = "votes.jsonl"
 PAGE = Path(__file__).with_name("review.html.jinja")
 LOOPBACK = "127.0.0.1"
 LARGEST = 10_000
