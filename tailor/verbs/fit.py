@@ -84,7 +84,8 @@ class Shared:
 
     def before(self, prepared: Prepared, base: BaseOptions, place: Place, reporter: Reporter) -> Sitting:
         """The base's answers; asked for once where what asks is the same."""
-        key = repr((base, prepared.objective.options, prepared.objective.prompt))
+        base_alone = base.model_copy(update={"dtype": "auto"})  # methods that move weights load them in fp32
+        key = repr((base_alone, prepared.objective.options, prepared.objective.prompt))
         if key not in self.sittings:
             reporter.say("the base answers the test rows, once for all")
             self.sittings[key] = sit(prepared, base, place, reporter)
