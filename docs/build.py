@@ -11,7 +11,7 @@ from tailor.evaluation.scorers import METRICS
 from tailor.evaluation.wording import named
 from tailor.recipe.base import BaseOptions, EndpointOptions
 from tailor.recipe.data import DataOptions
-from tailor.recipe.evaluate import EvaluateOptions
+from tailor.recipe.evaluate import EvaluateOptions, JudgeOptions
 from tailor.recipe.methods import METHODS
 from tailor.recipe.objectives import OBJECTIVES, PriorOptions
 from tailor.recipe.train import TrainOptions
@@ -50,6 +50,7 @@ def reference() -> str:
         "data": DataOptions,
         "train": TrainOptions,
         "evaluate": EvaluateOptions,
+        "evaluate.judge": JudgeOptions,
     }
     for name, model in groups.items():
         lines += section(f"`{name}`", keys(model, f"{name}."), head)

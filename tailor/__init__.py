@@ -4,11 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tailor.api import Run, check, evaluate, fit, load, plan, prove, record, render
+    from tailor.api import Run, check, compare, evaluate, fit, load, plan, prove, record, render
     from tailor.core.errors import TailorError
 
 __version__ = "0.1.0"
-__all__ = ["Run", "TailorError", "__version__", "check", "evaluate", "fit", "load", "plan", "prove", "record", "render"]
+__all__ = [
+    "Run",
+    "TailorError",
+    "__version__",
+    "check",
+    "compare",
+    "evaluate",
+    "fit",
+    "load",
+    "plan",
+    "prove",
+    "record",
+    "render",
+]
 
 _HOMES = dict.fromkeys(__all__, "tailor.api") | {"TailorError": "tailor.core.errors"}
 

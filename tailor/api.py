@@ -19,9 +19,12 @@ from tailor.core.runs import SUMMARY, RunFolder
 from tailor.data.load import load as load_rows
 from tailor.data.load import peek
 from tailor.recipe.many import KINDS, AnyRecipe, StagedRecipe, TasksRecipe, parse_any
-from tailor.recipe.recipe import Recipe, RecipeFile, base_options, laid_over, override, read_recipe
+from tailor.recipe.race import RaceOptions
+from tailor.recipe.recipe import Recipe, RecipeFile, base_options, checked, laid_over, override, read_recipe
 
 RECIPES = (".yaml", ".yml")
+AUTO = "runs/auto"
+"""An output that is left open."""
 CARRIED_BY = {
     Recipe: "tailor.verbs.fit",
     StagedRecipe: "tailor.verbs.stages",
@@ -127,8 +130,9 @@ def make_recipe(
         parse_any({**values, "base": "any"})  # what is wrong with the rest is said before a base is looked for
         values["base"] = _chosen_base(_first_data(values), say)
     recipe = parse_any(values)
-    if recipe.output == "runs/auto":
-        recipe = recipe.model_copy(update={"output": str(_output(recipe, resume))})
+    if recipe.output == AUTO:
+        output = _output(_named_after(recipe.base.name, recipe.described()), resume)
+        recipe = recipe.model_copy(update={"output": str(output)})
     return recipe
 
 
@@ -151,9 +155,12 @@ def _first_data(values: Mapping[str, Any]) -> Any:
     return whole["data"]
 
 
-def _output(recipe: AnyRecipe, resume: bool) -> Path:
+def _named_after(base: str, others: Sequence[str]) -> list[str]:
+    return [base.rstrip("/").rpartition("/")[2], *others]
+
+
+def _output(parts: Sequence[str], resume: bool) -> Path:
     """`runs/BASE-METHOD-DATA`, numbered where that exists; the last one of these to resume."""
-    parts = [recipe.base.name.rstrip("/").rpartition("/")[2], *recipe.described()]
     name = "-".join(parts).replace(":", "-")
     root = Path("runs").resolve()
     taken = 0
@@ -314,6 +321,55 @@ def record(
         _named(model), data=data, out=str(out), reporter=reporter or Reporter(quiet=True)
     )
     return answer
+
+
+def compare(
+    what: str | Path | AnyRecipe,
+    *,
+    methods: Sequence[str] | None = None,
+    budget: str | float | None = None,
+    seeds: int = 3,
+    margin: float = 2.0,
+    output: str | Path | None = None,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """The methods on the same rows and budget, and the cheapest whose loss against the best is shown to be below the margin.
+
+    Args:
+        methods: names; None: all there are.
+        budget: of each method's training, its search and all its seeds together: seconds, or `90s`, `10m`, `1h`.
+        seeds: runs of each method.
+        margin: points.
+        output: where the runs and the report go; by default the recipe's output, else a new folder below `runs`.
+    """
+    asked = {"budget": budget, "seeds": seeds, "margin": margin, **({} if methods is None else {"methods": methods})}
+    options = checked(RaceOptions, asked)
+    target = str(output or _written_output(what))
+    recipe = make_recipe(what, output="runs/compare" if target == AUTO else target, reporter=reporter)
+    if not isinstance(recipe, Recipe):
+        fix = "name a recipe without them"
+        raise RecipeError("methods are compared on one task, without stages", where="stages", fix=fix)
+    if target == AUTO:
+        parts = ["compare", *_named_after(recipe.base.name, recipe.described()[1:])]
+        recipe = recipe.model_copy(update={"output": str(_output(parts, resume))})
+    run = registry.resolve("tailor.verbs.compare:compare")
+    answer: dict[str, Any] = run(recipe, options, resume=resume, reporter=reporter or Reporter(quiet=True))
+    return answer
+
+
+def review(run: str | Path, *, port: int = 0, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Serve a page for blind votes between base and tuned answers until all are given or Ctrl-C, and return the win rate."""
+    found: dict[str, Any] = registry.resolve("tailor.verbs.review:review")(
+        str(run), port=port, reporter=reporter or Reporter()
+    )
+    return found
+
+
+def _written_output(what: str | Path | AnyRecipe) -> str:
+    if isinstance(what, RecipeFile):
+        return what.output
+    return str(read_recipe(Path(what)).get("output", AUTO)) if Path(what).suffix in RECIPES else AUTO
 
 
 def _named(model: Run | str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:

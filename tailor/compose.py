@@ -1,7 +1,7 @@
 """The only file that sees all three axes: recipe -> job, or the reason why not."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,14 +97,33 @@ class Prepared:
         return next((str(entry.origin) for entry in self.loaded.train if entry.id == key), example_id)
 
 
-def prepare(recipe: Recipe, root: Path | None = None, source: Source | None = None) -> Prepared:
+class Kept:
+    """What runs on the same base and data need alike (rows read, rows encoded), made by the first that asks for it."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def once(self, make: Callable[[], Any], *told: Any) -> Any:
+        """What `make` makes; `told` is all that it depends on."""
+        key = repr(told)
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def prepare(
+    recipe: Recipe, root: Path | None = None, source: Source | None = None, kept: Kept | None = None
+) -> Prepared:
     """Read the data, find the base, choose the objective, encode every split; all refusals are listed at once.
 
-    `source` is the base where it has been found already: a plan does with a config and a tokenizer.
+    Args:
+        source: the base where it has been found already: a plan does with a config and a tokenizer.
+        kept: what other runs on the same base and data have made already.
     """
-    source = source or find_trained(recipe.base)
+    source, kept = source or find_trained(recipe.base), kept or Kept()
     check_base(source)
-    loaded = load_data(recipe, source.family, root)
+    rows = (recipe.base, recipe.data, recipe.objective, recipe.split_seed, source.family)
+    loaded = kept.once(lambda: load_data(recipe, source.family, root), *rows)
     objective = make_objective(recipe, loaded, source)
     base = make_base(recipe, source, objective, loaded)
     check_pair(objective, base, source)
@@ -113,7 +132,10 @@ def prepare(recipe: Recipe, root: Path | None = None, source: Source | None = No
     objective.prepare(entry.row for entry in loaded.train)
     objective = objective.under(source.prompt if recipe.method_options.asks else prompt_before(source, objective))
     check_new_head(recipe, base, output_of(recipe, objective))
-    splits = {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}
+    learned = (*rows, base.options, objective.options, objective.prompt)
+    # What is replayed is added to the encoded rows, which therefore are this run's alone.
+    own = Kept() if recipe.data.replay is not None else kept
+    splits = own.once(lambda: {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}, *learned)
     check_refused(recipe, *splits.values())
     if recipe.data.replay is not None:
         general = replay_rows(recipe, objective, root)
@@ -124,7 +146,7 @@ def prepare(recipe: Recipe, root: Path | None = None, source: Source | None = No
         raise DataError(
             "no row is left to train on", where=str(recipe.data.train), fix="`tailor check` lists the reasons"
         )
-    return Prepared(recipe, base, objective, loaded, splits)
+    return Prepared(recipe, base, objective, loaded, dict(splits))
 
 
 def load_data(recipe: Recipe, family: str, root: Path | None = None) -> Loaded:
@@ -141,7 +163,7 @@ def load_data(recipe: Recipe, family: str, root: Path | None = None) -> Loaded:
         columns=data.columns,
         on_bad_row=data.on_bad_row,
         root=root,
-        seed=recipe.train.seed,
+        seed=recipe.split_seed,
         objective=hint,
     )
 
@@ -395,8 +417,11 @@ def _space(prepared: Prepared, recipe: Recipe, place: Place, folder: Path) -> Se
 def _proposer(recipe: Recipe, place: Place) -> Any:
     """The loaded base that reflects, where the recipe names one."""
     options: BaseOptions | None = getattr(recipe.method, "proposer", None)
-    if options is None:
-        return None
+    return None if options is None else writer(options, recipe, place)
+
+
+def writer(options: BaseOptions, recipe: Recipe, place: Place) -> Any:
+    """A loaded base beside the one that is tuned, which reflects or judges in words."""
     source = find(options)
     base = registry.load("base", source.family)(source, EncodeOptions())
     base.load(OutputSpec("tokens"), load_dtype(recipe, place, source))

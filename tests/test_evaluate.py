@@ -143,7 +143,9 @@ def test_without_a_test_split_there_is_nothing_to_report_unless_asked(
 ) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", rows_of("language", 6))
     recipe = make_recipe(llama, rows, tmp_path / "run", evaluate={"forgetting": forgetting})
-    found = evaluate(prepare(recipe), recipe.base, recipe.base, Place("cpu", "fp32", ""), "", Reporter(quiet=True))
+    found = evaluate(
+        prepare(recipe), recipe.base, recipe.base, Place("cpu", "fp32", ""), lambda digest: 1, Reporter(quiet=True)
+    )
     assert found.evaluation["tasks"] == {}
     assert set(found.evaluation) == ({"tasks"} if forgetting == "auto" else {"tasks", "forgetting"})
 

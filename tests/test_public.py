@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 SIGNATURES = {
     "fit": "(what=None, *, resume=False, reporter=None, **parts)",
     "check": "(data, *, base=None, test=None, columns=None, fix=None, redact=False, html=None, reporter=None)",
+    "compare": ("(what, *, methods=None, budget=None, seeds=3, margin=2.0, output=None, resume=False, reporter=None)"),
     "evaluate": "(model, *, data=None, against=None, margin=None, overrides=(), reporter=None)",
     "prove": "(model, *, base=None, served=None, reporter=None)",
     "load": "(path)",
@@ -64,6 +65,8 @@ def test_the_command_line_is_pinned() -> None:
         "evaluate": ["model", "overrides", "data", "against", "margin", "require"],
         "prove": ["model", "base", "served"],
         "demo": ["output"],
+        "compare": ["recipe", "methods", "budget", "seeds", "margin", "output", "resume"],
+        "review": ["run", "port"],
         "generate": ["model", "prompt", "data", "out", "number", "max_new_tokens", "output"],
         "record": ["model", "data", "out"],
         "bases": ["fits"],

@@ -9,6 +9,7 @@ import typer
 from tailor import api
 from tailor.cli.output import Answer, face
 from tailor.core.errors import RecipeError
+from tailor.evaluation.votes import judged_sentence
 from tailor.evaluation.wording import named, verdict_sentence
 
 FEWEST_POINTS = 2
@@ -37,6 +38,8 @@ def evaluate(
         if "non_inferior" in task:
             shown = "shown" if task["non_inferior"] else "not shown"
             lines.append(f"within {task['margin_points']:g} points: {shown}")
+        if judged := task.get("judge"):
+            lines.append(f"judged by {judged['model']}: {judged_sentence(judged)}")
     met = _met(evaluation, *requirement) if requirement else True
     if require:
         lines.append(f"required {require}: {'met' if met else 'NOT met'}")

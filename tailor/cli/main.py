@@ -12,6 +12,7 @@ from tailor.cli.bases import bases
 from tailor.cli.cache import cache
 from tailor.cli.chat import chat
 from tailor.cli.check import check
+from tailor.cli.compare import compare
 from tailor.cli.demo import demo
 from tailor.cli.doctor import doctor
 from tailor.cli.evaluate import evaluate
@@ -21,6 +22,7 @@ from tailor.cli.output import Answer, Face, face
 from tailor.cli.plan import plan
 from tailor.cli.prove import prove
 from tailor.cli.record import record
+from tailor.cli.review import review
 from tailor.cli.runs import runs, show
 from tailor.core.errors import Interrupted, TailorError
 
@@ -30,7 +32,7 @@ Start with `tailor demo`, then `tailor fit YOUR_FILE`. Every command takes --jso
 
 VERBS: dict[str, list[Callable[..., Answer]]] = {
     "Start here": [fit, check, plan, chat, evaluate, prove, demo],
-    "More": [generate, record, bases, runs, show, cache, doctor],
+    "More": [compare, review, generate, record, bases, runs, show, cache, doctor],
 }
 
 

@@ -66,7 +66,7 @@ class SearchSpace:
 class Job:
     """What the loop needs, assembled by `compose`; `order` maps a step to its epoch and its examples.
 
-    `space` is what a method that searches works on.
+    `space` is what a method that searches works on. `watch` hears of every look at dev, (step, loss), and may end the run.
     """
 
     base: Base
@@ -83,6 +83,7 @@ class Job:
     order: Callable[[int], tuple[int, list[int]]]
     locate: Callable[[str], str] = field(default=str)
     space: SearchSpace | None = None
+    watch: Callable[[int, float], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,8 @@ class _Loop:
         loss = dev_loss(self.job)
         self.logs.metrics({"step": state.step, "dev_loss": loss})
         self.job.trackers.log({"dev_loss": loss}, state.step)
+        if self.job.watch is not None and self.job.watch(state.step, loss):
+            state.stopped = True
         if state.best_loss is None or loss < state.best_loss:
             state.best_loss, state.best_step, state.looks_without_gain = loss, state.step, 0
             self.best = {name: value.detach().cpu().clone() for name, value in self.parameters.items()}

@@ -6,6 +6,7 @@ the hardware has it (a CPU with AVX512-BF16 or AMX included), fp16 with loss sca
 
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import sys
@@ -125,6 +126,21 @@ class Place:
             return torch.cuda.max_memory_allocated()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak(kind: str) -> bool:
+    """Have the peak of memory begin anew, for the next of several runs of one process; whether that can be done here."""
+    gc.collect()
+    if kind == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    try:
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)  # what was freed does not count as the next run's
+        Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the peak resident set size
+        return True
+    except OSError:
+        return False
 
 
 def resident_bytes() -> int:

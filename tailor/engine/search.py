@@ -7,6 +7,7 @@ Whatever happens, the best on all rows so far is known, so that stopping at any 
 
 import json
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -54,7 +55,7 @@ class Search:
 
     def __init__(self, job: Job, stop: StopRequest) -> None:
         assert job.space is not None, "compose gives a search its space"
-        self.job, self.stop, self.space = job, stop, job.space
+        self.job, self.stop, self.space, self.begun = job, stop, job.space, time.perf_counter()
         self.objective, self.options = job.objective.under(None), job.space.options
         self.rng = random.Random(job.plan.seed)
         self.train, self.dev = self.space.examples["train"], list(self.space.examples["dev"])
@@ -107,7 +108,13 @@ class Search:
         return answers_to(self.space.generator, objective, asked, self.limit)
 
     def check_budget(self, more: int) -> None:
-        """Raise `BudgetSpent` where so many more answers would go beyond the calls there are; the wire keeps to the cost."""
+        """Raise `BudgetSpent` where so many more answers would go beyond the calls there are, or the time is used up.
+
+        The wire keeps to the cost.
+        """
+        longest, taken = self.options.max_seconds, time.perf_counter() - self.begun
+        if longest is not None and taken > longest and len(self.bare.answers) == len(self.dev):
+            raise BudgetSpent(f"{taken:.0f} of {longest:.0f} seconds are used", "method.max_seconds", "raise it")
         made, most = self.cost()["calls"], self.options.max_calls
         if most is not None and made + more > most:
             message = f"{made:.0f} of {most} calls are made, and the next look at dev takes {more}"

@@ -16,14 +16,12 @@ from tailor.evaluation import wording
 from tailor.evaluation.answer_forms import as_text
 from tailor.evaluation.compare import paired
 from tailor.evaluation.picturing import SHOWN, as_source, is_picture
-from tailor.evaluation.scorers import METRICS
+from tailor.evaluation.slices import of_rows
+from tailor.evaluation.votes import judged_sentence
 
 SHOWN_ROWS = 10
 CURVE_POINTS = 400
 """More points than a screen has pixels for only make the page heavy."""
-
-BY_ROW = {"mcc": "accuracy", "macro_f1": "accuracy", "micro_f1": "accuracy", "r2": "mse"}
-"""Metrics that say nothing about one row alone, and the one that does."""
 
 VERDICTS = {
     "better": "Better",
@@ -124,6 +122,10 @@ def _task(inputs: ReportInputs, name: str) -> dict[str, Any]:
             for key, share in entries.get("json_fields", {}).get("fields", {}).items()
         ],
         "opened": result["opened"],
+        "grouped": result.get("group", ""),
+        "judge": result.get("judge", {}).get("model", "")
+        and f"{result['judge']['model']}: {judged_sentence(result['judge'])}",
+        "slices": [_slice(part) for part in result.get("slices", ())],
         "rows": _rows(answers) if answers else None,
         "pictures": _pictures(answers) if answers else [],
     }
@@ -150,6 +152,14 @@ def _line(metric: str, entry: Mapping[str, Any], primary: bool) -> dict[str, Any
         "chance": wording.chance(entry["p_value"]),
         "n": entry["n"],
     }
+
+
+def _slice(part: Mapping[str, Any]) -> tuple[str, ...]:
+    """One part of the rows, in words."""
+    metric = part["metric"]
+    sides = (wording.figure(metric, part[side]) for side in ("base", "tuned"))
+    interval = " to ".join(wording.change(metric, bound) for bound in part["ci95"])
+    return f"{part['by']}: {part['name']}", *sides, wording.change(metric, part["delta"]), interval, str(part["n"])
 
 
 def _bar(metric: str, entry: Mapping[str, Any], baseline: str) -> dict[str, Any]:
@@ -183,7 +193,7 @@ def _bar(metric: str, entry: Mapping[str, Any], baseline: str) -> dict[str, Any]
 def _rows(answers: TaskAnswers) -> dict[str, Any]:
     """The worst answers of the tuned model, some in order, and how rows moved between right and wrong."""
     metric = answers.metric
-    by_row = METRICS[BY_ROW[metric.name]][1](()) if metric.name in BY_ROW else metric
+    by_row = of_rows(metric)
     sides = paired(answers.base, answers.tuned, metric)[:2]
     base, tuned = (by_row.value(by_row.statistics(side)) for side in sides)
     counted = by_row.better == "higher"
@@ -199,6 +209,9 @@ def _rows(answers: TaskAnswers) -> dict[str, Any]:
             (*pairs[i], "was right" if right_before[i] else "", metric.details(pairs[i][1])) for i in order[:SHOWN_ROWS]
         ],
         "samples": [(*pair, "", "") for pair in pairs[:SHOWN_ROWS]],
+        "regressed": [(*pairs[i], "was right", metric.details(pairs[i][1])) for i in order if right_before[i]][
+            :SHOWN_ROWS
+        ],
         "counted": counted,
         "n": len(pairs),
         "wrong": int(wrong.sum()),

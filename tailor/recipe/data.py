@@ -18,6 +18,9 @@ class DataOptions(Options):
     )
     dev: Split = Field("auto", description="chooses: early stopping, best checkpoint")
     test: Split = Field("auto", description="reports; opened once per finished run, and the openings are counted")
+    split_seed: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="another one, another division of the rows; auto: train.seed"
+    )
     columns: dict[str, str] = Field({}, description="role: column, only where recognition needs help")
     max_length: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(
         "auto", description="tokens; auto: the longest row, bounded by the context"

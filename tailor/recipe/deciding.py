@@ -18,6 +18,7 @@ FREE = (
     *(f"{base}.endpoint.{key}" for base in ("base", "method.proposer") for key in FREE_ENDPOINT),
     "method.max_calls",
     "method.max_cost",
+    "method.max_seconds",
 )
 """Keys that change nothing of what comes out: where it lies, how it is computed, and how much may be paid for it."""
 

@@ -4,10 +4,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tailor.recipe.base import BaseOptions
 from tailor.recipe.options import Options
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
+
+
+class JudgeOptions(Options):
+    """A model that says which of two answers is better; every pair is asked twice, its sides swapped."""
+
+    base: BaseOptions = Field(description="what judges: an endpoint, or any base that writes")
+    rubric: str = Field(
+        "Prefer the one that is right, that does what was asked for, and says no more than that.",
+        min_length=1,
+        description="what makes an answer better",
+    )
+    rows: Count = Field(100, description="test rows that are judged at most")
 
 
 class EvaluateOptions(Options):
@@ -36,6 +49,7 @@ class EvaluateOptions(Options):
         "auto",
         description="how strongly a drawn picture is held to its prompt; auto: the pipeline's own; null: as steps",
     )
+    judge: JudgeOptions | None = Field(None, description="a model that compares base and tuned answers, blind")
     margin: float | None = Field(None, gt=0, description="points within which tuned counts as not worse")
 
     @property

@@ -39,7 +39,7 @@ class StagedRecipe(RecipeFile):
         divided: dict[str, tuple[int, tuple[Any, ...]]] = {}
         for place in range(len(self.stages)):
             stage = self.stage(place, self.base.name, Path(self.output))
-            how = (stage.train.seed, stage.data.dev, stage.data.test)
+            how = (stage.split_seed, stage.data.dev, stage.data.test)
             before, other = divided.setdefault(str(stage.data.train), (place, how))
             if other != how:
                 raise RecipeError(

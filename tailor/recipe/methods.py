@@ -168,6 +168,9 @@ class PromptOptions(MethodOptions):
     proposer: BaseOptions | None = Field(None, description="what reflects: any base; null: the base itself")
     max_calls: int | None = Field(None, ge=1, description="answers that the search may ask for")
     max_cost: float | None = Field(None, gt=0, description="what the search may cost, in the endpoint's currency")
+    max_seconds: float | None = Field(
+        None, gt=0, description="how long the search may take; what it finds then depends on the machine"
+    )
 
     @field_validator("instruction")
     @classmethod

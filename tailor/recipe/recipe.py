@@ -78,6 +78,12 @@ class Recipe(RecipeFile):
         return [getattr(self.method, "name", ""), Path(source).stem]
 
     @property
+    def split_seed(self) -> int:
+        """The seed by which rows are divided: that of the training, where it has none of its own."""
+        seed = self.data.split_seed
+        return self.train.seed if seed == "auto" else seed
+
+    @property
     def method_options(self) -> MethodOptions:
         """The method's options, with what all methods state."""
         assert isinstance(self.method, MethodOptions)
@@ -100,12 +106,14 @@ def _choose(value: Any, key: str, table: Mapping[str, type[Options]]) -> Options
     options = from_short_form(value, "name")
     if isinstance(options, dict) and "name" not in options:
         if key != "method":
-            raise RecipeError("this key is missing", where=f"{key}.name", fix=_nearest("", table), code="missing_key")
+            raise RecipeError(
+                "this key is missing", where=f"{key}.name", fix=nearest_name("", table), code="missing_key"
+            )
         options = {"name": DEFAULT_METHOD, **options}
     name = options.get("name") if isinstance(options, dict) else None
     if name not in table:
         raise RecipeError(
-            f"there is no {key} named {name!r}", where=key, fix=_nearest(str(name), table), code="unknown_name"
+            f"there is no {key} named {name!r}", where=key, fix=nearest_name(str(name), table), code="unknown_name"
         )
     try:
         return table[str(name)].model_validate(options)
@@ -329,7 +337,8 @@ def _scorer_path(name: Any, root: Path) -> Any:
     return f"{(root / file).resolve()}:{function}" if separator and file.endswith(".py") else name
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """What a name was meant to be, or what there is."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
@@ -343,7 +352,7 @@ def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, 
     group, depth = _group_of(model, location)
     if first["type"] == "extra_forbidden":
         known = [field.alias or name for name, field in group.model_fields.items()]
-        return RecipeError("unknown key", where=where, fix=_nearest(location[-1], known), code="unknown_key")
+        return RecipeError("unknown key", where=where, fix=nearest_name(location[-1], known), code="unknown_key")
     if first["type"] == "missing":
         return RecipeError("this key is missing", where=where, fix=f"add `{where}: …`", code="missing_key")
     message = first["msg"].removeprefix("Value error, ")

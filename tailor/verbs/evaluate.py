@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from tailor.compose import (
     resolved_recipe,
 )
 from tailor.core.errors import RecipeError, TailorError
+from tailor.core.openings import opened
 from tailor.core.reporting import Reporter
 from tailor.core.runs import RunFolder, made_by
 from tailor.data.load import Loaded
 from tailor.engine.encoding import check_refused, encode
+from tailor.evaluation.votes import VOTES, agreement, read_votes
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe, base_options, load, override, parse
 from tailor.verbs.measure import evaluate
@@ -73,7 +76,12 @@ def evaluate_model(
     learned = _learned_rows(prepared) if recipe is not None and data is not None else ""
     if learned:
         reporter.say(f"warning: {learned}")
-    evaluation = evaluate(prepared, tuned, answers or held, place, str(path), reporter).evaluation
+    opening = partial(opened, run=str(path))
+    measured = evaluate(prepared, tuned, answers or held, place, opening, reporter)
+    evaluation = measured.evaluation
+    if measured.votes and against is None and data is None:
+        people = agreement(measured.votes, read_votes(path / VOTES))
+        evaluation["tasks"]["default"]["judge"]["with_people"] = people
     return {**evaluation, **({"warnings": [learned]} if learned else {})}
 
 

@@ -7,6 +7,8 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ from tailor.bases.folders import (
     folder_digest,
 )
 from tailor.bases.loading import LABELS_FILE
-from tailor.compose import MERGED, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
+from tailor.compose import MERGED, Kept, Prepared, base_beside, choose_place, make_job, prepare, resolved_recipe
+from tailor.core.answers import write_answers
 from tailor.core.errors import Interrupted, RunError
+from tailor.core.openings import opened
 from tailor.core.paths import code_digest
 from tailor.core.prompts import PROMPT_FILE, PROMPT_PAGE, read_prompt
 from tailor.core.reporting import Reporter
@@ -39,11 +43,12 @@ from tailor.evaluation.proof import CLASSES, ROWS, Logits, Probe, Proof, judge, 
 from tailor.evaluation.report import ReportInputs, TaskAnswers, render_report
 from tailor.nn.bottleneck import CONFIG_FILE
 from tailor.planner.plan import figures
+from tailor.recipe.base import BaseOptions
 from tailor.recipe.deciding import check_same, finished
 from tailor.recipe.recipe import Recipe, load
 from tailor.verbs.at_most import at_most
 from tailor.verbs.check import data_report
-from tailor.verbs.measure import Measured, check_metrics, evaluate, evaluation_calls
+from tailor.verbs.measure import Measured, Sitting, check_metrics, evaluate, evaluation_calls, sit
 from tailor.verbs.own_requests import prove_prompt
 from tailor.verbs.pictures import told_rows
 from tailor.verbs.settling import settle_rest
@@ -61,8 +66,34 @@ OWN_LOADER = "tailor.verbs.own_forward"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "numpy")
 
 
+@dataclass
+class Shared:
+    """What several runs on the same base, data and test rows have in common.
+
+    Args:
+        kept: rows and what is encoded of them.
+        opening: counts how often the test split has been opened; as many runs as report together open it once.
+        sittings: the base's answers, by the objective that asks for them.
+        heard: is told of what was measured, before the run counts as finished.
+    """
+
+    opening: Callable[[str], int]
+    heard: Callable[[RunFolder, Prepared, Measured], None]
+    kept: Kept = field(default_factory=Kept)
+    sittings: dict[str, Sitting] = field(default_factory=dict)
+
+    def before(self, prepared: Prepared, base: BaseOptions, place: Place, reporter: Reporter) -> Sitting:
+        """The base's answers; asked for once where what asks is the same."""
+        base_alone = base.model_copy(update={"dtype": "auto"})  # methods that move weights load them in fp32
+        key = repr((base_alone, prepared.objective.options, prepared.objective.prompt))
+        if key not in self.sittings:
+            reporter.say("the base answers the test rows, once for all")
+            self.sittings[key] = sit(prepared, base, place, reporter)
+        return self.sittings[key]
+
+
 @one_command()
-def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
+def run(recipe: Recipe, *, resume: bool, reporter: Reporter, shared: Shared | None = None) -> dict[str, Any]:
     """Carry a recipe through to its report, and return the JSON answer of `fit`.
 
     A finished run is returned as it stands, but for a search that its budget ended and that now has a larger one; an
@@ -73,11 +104,13 @@ def run(recipe: Recipe, *, resume: bool, reporter: Reporter) -> dict[str, Any]:
     if (done := finished(folder, recipe, reporter)) is not None:
         return done
     with folder.unless_refused():
-        return _carried(recipe, folder, baseline, reporter)
+        return _carried(recipe, folder, baseline, reporter, shared)
 
 
-def _carried(recipe: Recipe, folder: RunFolder, baseline: int, reporter: Reporter) -> dict[str, Any]:
-    prepared, place = settled(recipe)
+def _carried(
+    recipe: Recipe, folder: RunFolder, baseline: int, reporter: Reporter, shared: Shared | None
+) -> dict[str, Any]:
+    prepared, place = settled(recipe, shared.kept if shared else None)
     recipe = prepared.recipe
     announce(prepared, place, reporter)
     _lock(folder, prepared, place)
@@ -91,7 +124,11 @@ def _carried(recipe: Recipe, folder: RunFolder, baseline: int, reporter: Reporte
     gc.collect()
     tuned = recipe.base.model_copy(update={"name": str(folder.path), "revision": None, "chat_template": None})
     below = base_beside(recipe.base, folder.path)
-    measured = evaluate(prepared, tuned, below, place, str(folder.path), reporter)
+    before = shared.before(prepared, below, place, reporter) if shared else below
+    opening = shared.opening if shared else partial(opened, run=str(folder.path))
+    measured = evaluate(prepared, tuned, before, place, opening, reporter)
+    if shared:
+        shared.heard(folder, prepared, measured)
     summary = _summary(folder, prepared, facts, measured, proof)
     write_results(folder, prepared, summary, measured, proof)
     return summary
@@ -120,9 +157,9 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": prepared.recipe.as_dict(), **found, "plan": plan}
 
 
-def settled(recipe: Recipe) -> tuple[Prepared, Place]:
+def settled(recipe: Recipe, kept: Kept | None = None) -> tuple[Prepared, Place]:
     """A recipe checked as far as it can be without weights, with no `auto` left, and its place."""
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, kept=kept)
     check_metrics(prepared)
     place = choose_place(recipe, prepared.base.source)
     prepared.recipe = resolved_recipe(prepared, place)
@@ -370,6 +407,8 @@ def write_results(
 ) -> None:
     """evaluation.json, the report, the card, and last the summary, whose presence says that the run is finished."""
     folder.write("evaluation.json", measured.evaluation)
+    if prepared.objective.answers != "image":
+        write_answers(folder.path, measured.base, measured.tuned)
     answers = {"default": TaskAnswers(measured.base, measured.tuned, measured.primary)} if measured.primary else {}
     inputs = ReportInputs(
         summary=summary,

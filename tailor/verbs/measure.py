@@ -1,17 +1,17 @@
 """Evaluate: a tuned model against its base, on the same held-out rows, by the same questions."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from tailor.bases.loading import Source, find
-from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of
+from tailor.compose import Prepared, freeze_splits, load_dtype, make_base, output_of, writer
 from tailor.core.contracts import UNTRAINED, Answer, Base, ExampleSeat, OutputSpec
 from tailor.core.errors import BaseError, DataError, RecipeError, RowRefused
 from tailor.core.examples import Example, Origin, Text
-from tailor.core.openings import opened
 from tailor.core.paths import PACKAGE
 from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
@@ -23,8 +23,11 @@ from tailor.evaluation.answering import Asking, Held, answer_all
 from tailor.evaluation.choosing import choose_metrics
 from tailor.evaluation.compare import task_result
 from tailor.evaluation.generators import generator_of
+from tailor.evaluation.judge import Judged, judge
 from tailor.evaluation.picturing import SHOWN, Drawing, with_pictures
 from tailor.evaluation.scorers import LIKELIHOODS, resolve
+from tailor.evaluation.slices import regressions, slices
+from tailor.evaluation.votes import Vote
 from tailor.evaluation.written import answers_to, asked_of, left_out
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.recipe import Recipe
@@ -53,13 +56,17 @@ class Measured:
     base: Sequence[Answer] = ()
     tuned: Sequence[Answer] = ()
     primary: Any = None
+    answering: float = 0.0
+    """Seconds that the tuned model took for an answer."""
+    votes: Mapping[str, Vote] = field(default_factory=dict)
+    """Those of a judge between both models' answers, by row."""
 
 
 @dataclass(frozen=True)
 class Sitting:
     """One model's answers to the test split; None where it lacks what the task needs (a head of its own, say).
 
-    `spent` is what they cost, where a model behind an API gave them.
+    `spent` is what they cost, where a model behind an API gave them; `seconds` what all of them took.
     """
 
     answers: list[Answer] | None
@@ -67,20 +74,27 @@ class Sitting:
     spent: Mapping[str, float] | None = None
     old: Sequence[Answer] = ()
     """Answers to rows of what the base could do before, where the recipe names such."""
+    seconds: float = 0.0
+
+    @property
+    def answering(self) -> float:
+        """Seconds for an answer."""
+        return self.seconds / max(1, len(self.answers or ()))
 
 
 def evaluate(
     prepared: Prepared,
     tuned: BaseOptions,
-    base: BaseOptions | Recorded | None,
+    base: BaseOptions | Recorded | Sitting | None,
     place: Place,
-    run: str,
+    opening: Callable[[str], int],
     reporter: Reporter,
 ) -> Measured:
     """Both models' answers to the test split, compared; an empty split gives an evaluation without tasks.
 
-    `base`: a model, answers that one gave (a function that picks those to the same rows), or None for a guess that takes
-    no look at a row; where nothing can be guessed (raw text), the model is held against itself.
+    `base`: a model, its answers, a function that picks those to the same rows from others, or None for a guess that takes
+    no look at a row; where nothing can be guessed (raw text), the model is held against itself. `opening` counts how often
+    the split with a digest has been opened, this time included.
     """
     options = prepared.recipe.evaluate
     if not len(prepared.splits["test"].store) and options.forgetting is not True and options.old is None:
@@ -97,26 +111,61 @@ def evaluate(
     name = "itself" if before is after else "base"
     baseline, base_answers = (name, before.answers) if before.answers else _no_information(prepared, after.answers)
     metrics, primary = choose_metrics(options, prepared.objective, [*base_answers, *after.answers])
+    group = prepared.recipe.data.columns.get("group")
     result = task_result(
         base_answers,
         after.answers,
         metrics,
         primary,
         baseline=baseline,
-        opened=opened(prepared.loaded.report.digests["test"], run),
+        opened=opening(prepared.loaded.report.digests["test"]),
         margin_points=options.margin,
+        groups=_groups(group, base_answers),
     )
     deciding = next(metric for metric in metrics if metric.name == primary)
+    result |= {"group": group} if group else {}
+    result["slices"] = slices(base_answers, after.answers, deciding)
+    result["regressions"] = regressions(base_answers, after.answers, deciding)
+    votes: Mapping[str, Vote] = {}
+    if options.judge is not None:
+        judged = _judged(prepared, base_answers, after.answers, place, reporter)
+        result["judge"], votes = {"model": options.judge.base.name, **judged.as_dict()}, judged.votes
     evaluation: dict[str, Any] = {"tasks": {"default": result}, "forgetting": forgetting}
     costs = {"tuned": after.spent, "base": before.spent}
     if any(costs.values()):
         evaluation["spent"] = {name: cost for name, cost in costs.items() if cost}
-    return Measured(evaluation, base_answers, after.answers, deciding)
+    return Measured(evaluation, base_answers, after.answers, deciding, after.answering, votes)
+
+
+def _judged(
+    prepared: Prepared, base: Sequence[Answer], tuned: Sequence[Answer], place: Place, reporter: Reporter
+) -> Judged:
+    """What the judge that the recipe names says of both models' answers."""
+    options = prepared.recipe.evaluate.judge
+    assert options is not None
+    model = writer(options.base, prepared.recipe, place)
+    reporter.say(f"{options.base.name} judges both answers to up to {options.rows} rows, each twice")
+    return judge(
+        generator_of(model, asking(prepared.recipe, place), reporter), options.rubric, base, tuned, options.rows
+    )
+
+
+def _groups(column: str | None, answers: Sequence[Answer]) -> list[str] | None:
+    """What each row belongs to: rows of one document or user tell less than as many that have nothing in common.
+
+    A row that names nothing stands for itself.
+    """
+    if column is None:
+        return None
+    shared = [answer.row.get(column) for answer in answers]
+    return [f"own {a.example_id}" if one is None else f"of {one}" for a, one in zip(answers, shared, strict=True)]
 
 
 def _before(
-    prepared: Prepared, base: BaseOptions | Recorded | None, after: Sitting, place: Place, reporter: Reporter
+    prepared: Prepared, base: BaseOptions | Recorded | Sitting | None, after: Sitting, place: Place, reporter: Reporter
 ) -> Sitting:
+    if isinstance(base, Sitting):
+        return base
     if base is None:
         return Sitting(None, None) if prepared.objective.answers in GUESSED | WRITTEN else after
     if not isinstance(base, BaseOptions):
@@ -164,17 +213,19 @@ def sit(prepared: Prepared, model: BaseOptions, place: Place, reporter: Reporter
     base, output = _loaded(prepared, model, place)
     if base.new_head:
         return Sitting(None, None)
-    asked = replace(prepared, objective=prepared.objective.under(_prompt_of(base, prepared)))
+    asked = replace(prepared, objective=prepared.objective.under(prompt_of(base, prepared)))
+    start = time.perf_counter()
     answers = _answers(asked, base, output, answered_rows(asked), place, reporter)
+    seconds = time.perf_counter() - start
     own = getattr(base, "generator", None)
     spent = _told(own, reporter) if own is not None else None
     if prepared.recipe.evaluate.forgetting is False:
-        return Sitting(answers, None, spent)
+        return Sitting(answers, None, spent, seconds=seconds)
     old = _answers(asked, base, output, _old_rows(asked), place, reporter)
-    return Sitting(answers, general_loss(base, output, asking(prepared.recipe, place)), spent, old)
+    return Sitting(answers, general_loss(base, output, asking(prepared.recipe, place)), spent, old, seconds)
 
 
-def _prompt_of(base: Any, prepared: Prepared) -> Prompt | None:
+def prompt_of(base: Any, prepared: Prepared) -> Prompt | None:
     """What a model is asked behind: the prompt that lies beside it, else the task in the user's plain words."""
     if base.source.prompt is not None:
         return base.source.prompt  # type: ignore[no-any-return]

@@ -33,6 +33,8 @@ def _dtype(recipe: Recipe, place: Place, source: Source) -> str:
 def _data(prepared: Prepared) -> dict[str, Any]:
     data, shares = prepared.recipe.data, prepared.loaded.shares
     found: dict[str, Any] = {name: shares[name] for name in ("dev", "test") if getattr(data, name) == "auto"}
+    if data.split_seed == "auto":
+        found["split_seed"] = prepared.recipe.split_seed
     if data.thinking == "auto":
         found["thinking"] = "train" if prepared.base.options.data_has_thinking else "drop"
     return found

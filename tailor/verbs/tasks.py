@@ -3,6 +3,7 @@
 import gc
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tailor.bases.shared import SharedBase
 from tailor.compose import Prepared, choose_place, resolved_recipe
 from tailor.compose_tasks import HEADS_FOLDER, Tasks, make_tasks_job, prepare_tasks
 from tailor.core.errors import within
+from tailor.core.openings import opened
 from tailor.core.reporting import Reporter
 from tailor.core.runs import SUMMARY, RunFolder, write_text
 from tailor.engine.loop import Job, fit
@@ -226,7 +228,9 @@ def head_folder(folder: Path, task: str) -> Path:
 def _measure(tasks: Tasks, name: str, folder: RunFolder, place: Place, reporter: Reporter) -> Measured:
     reporter.say(f"task {name}:")
     tuned = _named(tasks, head_folder(folder.path, name))
-    return evaluate(tasks.prepared[name], tuned, tasks.recipe.base, place, f"{folder.path}/{name}", reporter)
+    return evaluate(
+        tasks.prepared[name], tuned, tasks.recipe.base, place, partial(opened, run=f"{folder.path}/{name}"), reporter
+    )
 
 
 def _named(tasks: Tasks, path: Path) -> BaseOptions:
@@ -246,7 +250,7 @@ def _against_single(
         train = recipe.train.model_copy(update={"max_steps": max(1, shares[name]["steps"]), "epochs": "auto"})
         run_alone(recipe.model_copy(update={"train": train}), resume=resume and path.exists(), reporter=reporter)
         shared, alone = (_named(tasks, where) for where in (head_folder(folder.path, name), path))
-        measured = evaluate(prepared, shared, alone, place, f"{folder.path}/{name}", reporter)
+        measured = evaluate(prepared, shared, alone, place, partial(opened, run=f"{folder.path}/{name}"), reporter)
         found[name] = {**next(iter(measured.evaluation["tasks"].values())), "baseline": "alone"}
     return found
 
