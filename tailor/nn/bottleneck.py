@@ -79,6 +79,10 @@ class Adapted(torch.nn.Module):
 
         return follow
 
+    def get_output_embeddings(self) -> Any:
+        """The model's output layer."""
+        return self.model.get_output_embeddings()
+
     @property
     def config(self) -> Any:
         """The model's."""

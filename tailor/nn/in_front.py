@@ -24,6 +24,10 @@ class InFront(torch.nn.Module):
         """The base's."""
         return self.peft.config
 
+    def get_output_embeddings(self) -> Any:
+        """The base's output layer."""
+        return self.peft.get_base_model().get_output_embeddings()
+
     def forward(
         self,
         input_ids: torch.Tensor,
