@@ -109,11 +109,9 @@ def measure(model: Any) -> Packing:
     if mode == "padded":
         reason = f"its attention ({stock}) is not one that packs"
         return Packing("padded", float("inf"), reason=reason, rotary_switch=switch)
-    if (
-        model.device.type == "meta"
-    ):  # nothing can be measured without weights: the plan takes it that rows can be packed
+    if model.device.type == "meta":  # nothing can be measured without weights: a plan takes it that rows can be packed
         model.set_attn_implementation(IMPLEMENTATION if mode == "segments" else stock)
-        return Packing(mode, 0.0, rotary_switch=switch)
+        return Packing(mode, 0.0, rotary_switch=switch, shares=mode == "segments")
     window: int = getattr(config, "sliding_window", None) or 0
     looked_past = 0 < window <= PROBED_WINDOW
     rows = _probe_rows(config, max(LONG, window + window // 2) if looked_past else LONG)
