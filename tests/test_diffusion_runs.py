@@ -84,8 +84,8 @@ def test_a_run_is_proved_measured_and_drawn_with(
     task = run.evaluation["tasks"]["default"]
     assert task["primary"] == "loss"
     assert task["metrics"]["loss"]["tuned"] < task["metrics"]["loss"]["base"]
-    assert task["metrics"][f"{scorer}:size"]["tuned"] == 1.0
-    assert run.evaluation["forgetting"]["metric"] == f"{scorer}:size"
+    assert task["metrics"]["own.py:size"]["tuned"] == 1.0
+    assert run.evaluation["forgetting"]["metric"] == "own.py:size"
     again = tailor.prove(run)
     assert again["passed"], again
     assert again["rows"] == 8
