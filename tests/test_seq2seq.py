@@ -303,7 +303,7 @@ def test_a_run_from_recipe_to_proof(
 
 def test_check_says_what_is_learned(t5: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", rows_of("source_target"))
-    report = check(make_recipe(t5, data, tmp_path / "run"))
+    report, _, _ = check(make_recipe(t5, data, tmp_path / "run"))
     assert report["objective"] == "seq2seq"
     assert report["stop_token"] == {"text": "</s>", "labelled": True}
     assert report["tokens"]["by_role"]["user"] == 0
