@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tailor.bases.loading import LABELS_FILE, Source, find, find_trained
+from tailor.bases.loading import LABELS_FILE, Remote, Source, find, find_trained
 from tailor.bases.weights import brought_along
 from tailor.core import registry
 from tailor.core.contracts import EncodeOptions, ExampleSeat, OutputSpec
@@ -417,12 +417,14 @@ def _space(prepared: Prepared, recipe: Recipe, place: Place, folder: Path) -> Se
 def _proposer(recipe: Recipe, place: Place) -> Any:
     """The loaded base that reflects, where the recipe names one."""
     options: BaseOptions | None = getattr(recipe.method, "proposer", None)
-    return None if options is None else writer(options, recipe, place)
+    return None if options is None else writer(options, recipe, place, "method.proposer")
 
 
-def writer(options: BaseOptions, recipe: Recipe, place: Place) -> Any:
-    """A loaded base beside the one that is tuned, which reflects or judges in words."""
+def writer(options: BaseOptions, recipe: Recipe, place: Place, key: str) -> Any:
+    """A loaded base beside the one that is tuned, which reflects or judges in words; `key` is where the recipe names it."""
     source = find(options)
+    if isinstance(source, Remote):
+        source = replace(source, key=key)
     base = registry.load("base", source.family)(source, EncodeOptions())
     base.load(OutputSpec("tokens"), load_dtype(recipe, place, source))
     return base

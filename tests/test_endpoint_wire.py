@@ -454,7 +454,20 @@ class TestTheKey:
         monkeypatch.setenv("OPENAI_API_KEY", SECRET)
         assert made(address, api_key_env=named)._client._client.api_key == sent
 
-    @pytest.mark.parametrize("host", ["example.org", "8.8.8.8", "localhost.example.org", "[2001:4860:4860::8888]"])
+    @pytest.mark.parametrize("key", [f"{SECRET}\nsecond line", f"{SECRET}\rx", f"{SECRET} x", f"{SECRET}ü"])
+    def test_a_key_that_is_none_is_refused_before_it_is_sent_or_shown(
+        self, key: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MY_KEY", key)
+        with pytest.raises(RecipeError, match="MY_KEY") as caught:
+            made("https://example.org/v1", api_key_env="MY_KEY")
+        assert caught.value.code == "bad_key"
+        assert SECRET not in f"{caught.value}{caught.value.fix}"
+
+    @pytest.mark.parametrize(
+        "host",
+        ["example.org", "8.8.8.8", "localhost.example.org", "[2001:4860:4860::8888]", "134744072", "0x08080808"],
+    )
     def test_no_key_goes_over_the_internet_as_plain_text(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_KEY", SECRET)
         with pytest.raises(RecipeError, match="as plain text") as caught:

@@ -274,6 +274,8 @@ def test_stages_that_are_stopped_go_on(llama: Path, tmp_path: Path) -> None:
     assert answer["train"]["steps"] == 4
     with pytest.raises(RunError, match=r"was made by another recipe: stages\.2\.train\.learning_rate was 0\.003"):
         stages.run(elsewhere.model_copy(update={"stages": other}), resume=True, reporter=QUIET)
+    with pytest.raises(RunError, match="was made by another recipe: compare was False"):
+        stages.run(elsewhere.model_copy(update={"compare": True}), resume=True, reporter=QUIET)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 import json
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,24 @@ from transformers import AutoModelForCausalLM
 import tailor
 from tailor.bases.loading import find
 from tailor.bases.shared_prefix import ending_nats, whole_rows
-from tailor.core.contracts import Answer, ExampleSeat, Question
+from tailor.core.contracts import Answer, ExampleSeat, Question, Reply
 from tailor.core.errors import BaseError, BudgetSpent, Interrupted, RecipeError, RunError, TailorError
 from tailor.core.examples import Conversation, Message, Origin
 from tailor.core.nearest import Nearest
 from tailor.core.prompts import Demonstration, Prompt, from_dict, read_prompt
 from tailor.core.reporting import Reporter
+from tailor.engine import prompt_loop
 from tailor.engine import search as searching
+from tailor.engine.loop import SearchSpace
 from tailor.evaluation import proof
 from tailor.evaluation.generators import Kept, Local
 from tailor.evaluation.scorers import resolve
 from tailor.objectives.choice import Choice
 from tailor.objectives.multiple_choice import MultipleChoice
 from tailor.recipe.base import BaseOptions
+from tailor.recipe.evaluate import EvaluateOptions
 from tailor.recipe.many import parse_any
+from tailor.recipe.methods import PromptOptions
 from tailor.recipe.objectives import ChoiceOptions, MultipleChoiceOptions
 from tailor.recipe.recipe import parse
 from tailor.verbs.talk import model_of
@@ -590,6 +595,57 @@ def test_a_kill_in_mid_write_costs_one_answer_and_other_damage_is_told(llama: st
     with pytest.raises(RunError, match="damaged") as caught:
         Kept(model.generator, file, "one")
     assert caught.value.where == f"{file}:1"
+
+
+class Biased:
+    """What answers right behind one instruction once its liking for a label is taken off, and proposes that instruction."""
+
+    def __init__(self, truth: Mapping[str, str]) -> None:
+        self.truth = truth
+
+    def fits(self, question: Question) -> bool:
+        return True
+
+    def request(self, question: Question) -> str:
+        return repr(question.messages)
+
+    def spent(self) -> dict[str, float]:
+        return {"calls": 0.0, "cost": 0.0, "prompt_tokens": 0.0, "completion_tokens": 0.0}
+
+    def reply(self, questions: Sequence[Question], **_: Any) -> list[Reply]:
+        return [Reply("```\nName the label.\n```", (), "", False) for _ in questions]
+
+    def likelihoods(self, questions: Sequence[Question], choices: Sequence[str]) -> np.ndarray:
+        found = []
+        for question in questions:
+            text, said = question.messages[-1].content.strip(), question.messages[0].content
+            asked = len(question.messages) == 2 and said.startswith("Classify the text.") and text in self.truth
+            found.append([-1.0, -2.0 if self.truth[text] == "beta" else -4.0] if asked else [-1.0, -3.0])
+        return np.array(found)
+
+
+@pytest.mark.parametrize("evolve", [0, 3])
+def test_reflection_never_leaves_a_worse_prompt_than_it_found(tmp_path: Path, evolve: int) -> None:
+    """The best is the bare prompt, calibrated; reflection begins from its words alone, which are worse."""
+    rows = [{"texts": [f"row {number}"], "label": ("alpha", "beta")[number % 2]} for number in range(80)]
+    objective = Choice(ChoiceOptions())
+    objective.prepare(rows)
+    read = [(objective.read(row, ExampleSeat(str(n), Origin("f", n + 1))), row) for n, row in enumerate(rows)]
+    generator = Biased({row["texts"][0]: row["label"] for row in rows})
+    options = PromptOptions(demonstrations=0, candidates=6, rows=40, calibrate=True, evolve=evolve)
+    evaluate = EvaluateOptions(primary="accuracy", max_new_tokens=4)
+    job = SimpleNamespace(
+        space=SearchSpace(generator, None, {"train": read[:40], "dev": read[40:]}, options, evaluate),
+        objective=objective,
+        plan=SimpleNamespace(seed=0),
+        folder=tmp_path,
+        reporter=Reporter(quiet=True),
+        attached=SimpleNamespace(prompt=None),
+        place=SimpleNamespace(peak_memory=lambda: 0),
+    )
+    figures = prompt_loop.fit(job).figures  # type: ignore[arg-type]
+    assert (figures["dev_bare"], figures["dev_best"], figures["chosen"]) == (0.5, 1.0, "calibrated")
+    assert job.attached.prompt.prior
 
 
 def test_options_of_a_prompt() -> None:

@@ -21,7 +21,9 @@ from tailor.core.examples import Message
 from tailor.core.reporting import Reporter
 from tailor.evaluation import proof
 from tailor.objectives.tokens import TokenObjective
+from tailor.recipe.base import EndpointOptions
 from tailor.verbs import own_requests
+from tailor.verbs.served_prompt import _verdict
 from tailor.verbs.talk import model_of
 
 FRESH = subprocess.run
@@ -288,6 +290,44 @@ def test_a_server_is_held_to_the_answers_that_the_prompt_was_scored_by(tmp_path:
     shown = summary_answer(run.summary).text
     assert f"demonstrations ({run.path / 'model' / 'prompt.md'})" in shown
     assert "Answer with one of: negative, positive." in shown
+
+
+@pytest.mark.parametrize(
+    ("changed", "followed", "said"),
+    [
+        (16, 16, ""),
+        (16, 13, ""),
+        (3, 3, ""),
+        (3, 0, "ignores the prompt"),
+        (0, 0, "cannot be told"),
+        (16, 0, "ignores the prompt"),
+    ],
+)
+def test_whether_a_server_follows_a_prompt_is_told_by_what_the_prompt_changes(
+    changed: int, followed: int, said: str
+) -> None:
+    wanted = [f"behind {row}" for row in range(16)]
+    without = [f"bare {row}" if row < changed else text for row, text in enumerate(wanted)]
+    given = [text if row < followed else without[row] for row, text in enumerate(wanted)]
+    _, problems = _verdict(EndpointOptions(url="http://localhost:1/v1", model="m"), wanted, given, without)
+    assert [said in problem for problem in problems] == ([True] if said else [])
+
+
+def test_a_spent_budget_is_the_one_of_whoever_spent_it(tmp_path: Path) -> None:
+    """What reflects has a budget of its own; raised by its own key, the search goes on."""
+    rows = [{"prompt": f"Letter {number} is late.", "completion": "It is done."} for number in range(60)]
+    (tmp_path / "letters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "scorer.py").write_text(SCORER)
+    method: dict[str, Any] = {"name": "prompt", "candidates": 4, "demonstrations": 2, "rows": 12, "evolve": 4}
+    with serving(Script(rule=follows)) as url, serving(Script(rule=lambda body: "```\nAnswer it.\n```")) as other:
+        parts = {"base": f"{url}#m", "data": str(tmp_path / "letters.jsonl"), "output": str(tmp_path / "run")}
+        settings = {"reporter": Reporter(quiet=True), "overrides": [f"evaluate.primary={tmp_path}/scorer.py:signed"]}
+        endpoint = {"url": other, "model": "p", "budget": {"max_calls": 1}}
+        run = tailor.fit(**parts, **settings, method=method | {"proposer": {"endpoint": endpoint}})
+        assert run.summary["train"]["ended_by"] == "method.proposer.endpoint.budget.max_calls"
+        endpoint = endpoint | {"budget": {"max_calls": 500}}
+        again = tailor.fit(**parts, **settings, method=method | {"proposer": {"endpoint": endpoint}}, resume=True)
+    assert again.summary["train"]["ended_by"] is None
 
 
 @pytest.mark.parametrize("evolve", [0, 3])

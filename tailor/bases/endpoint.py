@@ -57,7 +57,7 @@ class EndpointBase:
     @cached_property
     def generator(self) -> ApiGenerator:
         """What answers; raises `RecipeError` where the key is missing in the environment."""
-        return ApiGenerator.of(self.source.endpoint)
+        return ApiGenerator.of(self.source.endpoint, self.source.key)
 
     @property
     def longest_answer(self) -> int:

@@ -197,9 +197,11 @@ class Source:
                 )
 
 
+@dataclass(frozen=True)
 class Remote(Source):
-    """A model behind an API: it has a name and an address, and no weights or width that anything could go by."""
+    """A model behind an API: it has a name and an address, and no weights or width; `key` is where a recipe names it."""
 
+    key: str = "base"
     family = "endpoint"  # type: ignore[assignment]
     hidden = None  # type: ignore[assignment]
 

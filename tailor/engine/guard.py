@@ -68,5 +68,5 @@ def micro_batch_explained(tokens: int, examples: int) -> contextlib.AbstractCont
     if examples == 1:
         fix = "a new run with a smaller data.max_length (of pictures: objective.resolution), base or method"
         return memory_explained("with one example in a micro-batch", "train.tokens_per_micro_batch", fix)
-    fix = f"train.tokens_per_micro_batch={max(1, tokens // 2)} (changes no result), then --resume"
+    fix = f"train.tokens_per_micro_batch={max(1, tokens // 2)} (changes nothing but what dropout draws), then --resume"
     return memory_explained(f"with {tokens} tokens in a micro-batch", "train.tokens_per_micro_batch", fix)

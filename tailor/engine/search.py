@@ -187,7 +187,7 @@ class Search:
 
     def note(self, one: Tried) -> None:
         """A candidate that answered every dev row; the best of these is kept as a file at once."""
-        if self.ranked([self.best, one])[0] is one or one is self.bare:
+        if not self.best.answers or self.ranked([self.best, one])[0] is one:
             self.best = one
             self.folder.write(BEST, self._described(one))
         cost = self.cost()
@@ -273,11 +273,11 @@ class Search:
     # --- what is kept -----------------------------------------------------------------------------------------------
 
     def keep_scored(self) -> None:
-        """The very requests by which the chosen prompt was scored, and the table of all prompts."""
+        """The requests that score the chosen prompt, training rows too where dev has few; the table of all prompts."""
         prompt = self.best.candidate.prompt
         objective = self.objective.under(prompt)
         rows = []
-        for example, row in self.dev[:PROOF_ROWS]:
+        for example, row in [*self.dev, *self.space.examples["train"]][:PROOF_ROWS]:
             asked = asked_of(self.space.generator, objective, example, row)
             if asked.question is not None:
                 raw = asdict(self.objective.questions(example)[0])

@@ -54,8 +54,7 @@ class UnreadRows:
         ).sum()
 
     def _rows(self, targets: torch.Tensor) -> int:
-        size = getattr(self.head, "out_features", 0) or len(targets)
-        return chunk_rows(size)
+        return chunk_rows(getattr(self.head, "out_features", CHUNK_BYTES))
 
     def _sum(self, states: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         return (cross_entropy(self._read(states).float(), targets, reduction="none") * weights).sum()
@@ -123,11 +122,14 @@ def before_head(head: torch.nn.Module, forward: Callable[[], Any]) -> torch.Tens
         dtypes.append(states.dtype)
         return states
 
+    own = head.__dict__.get("forward")  # hooks of other libraries set one on the instance
     head.forward = hand_on  # type: ignore[assignment,method-assign]
     try:
         found = forward()
     finally:
         del head.forward
+        if own is not None:
+            head.forward = own  # type: ignore[method-assign]
     if len(dtypes) != 1:
         raise ValueError(f"the output layer was called {len(dtypes)} times")
     states: torch.Tensor = found.logits

@@ -28,11 +28,13 @@ def deciding(recipe: AnyRecipe, free: Sequence[str] = (*FREE, "evaluate")) -> di
     path = Path(recipe.output)
     if isinstance(recipe, StagedRecipe):
         stages = [recipe.stage(place, recipe.base.name, path) for place in range(len(recipe.stages))]
-        return {"stages": {str(place): deciding(stage, free) for place, stage in enumerate(stages, 1)}}
+        asked = {} if "evaluate" in free else {"compare": recipe.compare}
+        return {"stages": {str(place): deciding(stage, free) for place, stage in enumerate(stages, 1)}, **asked}
     if isinstance(recipe, TasksRecipe):
         parts = {name: recipe.task(name, path) for name in recipe.tasks}
         tasks = {name: deciding(one, free) | {"weight": recipe.tasks[name].weight} for name, one in parts.items()}
-        return {"tasks": tasks, "mixing": recipe.mixing.model_dump(mode="json", exclude={"single"})}
+        mixing = recipe.mixing.model_dump(mode="json", exclude={"single"} if "evaluate" in free else None)
+        return {"tasks": tasks, "mixing": mixing}
     values = recipe.as_dict()
     for key in (*free, *(("train.epochs",) if recipe.train.max_steps is not None else ())):
         _drop(values, key.split("."))

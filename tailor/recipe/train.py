@@ -34,7 +34,7 @@ class TrainOptions(Options):
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; instead of epochs")
     examples_per_batch: int = Field(16, ge=1, description="examples per optimizer step")
     tokens_per_micro_batch: Count | Auto = Field(
-        "auto", description="bounds the memory of one forward; changes no result"
+        "auto", description="bounds the memory of one forward; changes nothing but what dropout draws"
     )
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="auto: by method and hidden size")
     optimizer: OptimizerOptions = OptimizerOptions()

@@ -143,7 +143,7 @@ def _judged(
     """What the judge that the recipe names says of both models' answers."""
     options = prepared.recipe.evaluate.judge
     assert options is not None
-    model = writer(options.base, prepared.recipe, place)
+    model = writer(options.base, prepared.recipe, place, "evaluate.judge.base")
     reporter.say(f"{options.base.name} judges both answers to up to {options.rows} rows, each twice")
     return judge(
         generator_of(model, asking(prepared.recipe, place), reporter), options.rubric, base, tuned, options.rows

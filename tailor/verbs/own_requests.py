@@ -64,6 +64,8 @@ def prove_prompt(folder: RunFolder) -> Proof:
     saved = read_prompt(folder.model / PROMPT_FILE)
     if saved.digest() != scored["prompt"]:
         proof.add("the saved prompt is not the one that was scored: prompt.json has been changed")
+    if not scored["rows"]:
+        proof.add("no request was kept to hold the prompt against: no row fits the context behind it")
     rendered = _in_a_fresh_process(folder, [row["question"] for row in scored["rows"]])
     others = [(row, text) for row, text in zip(scored["rows"], rendered, strict=True) if text != row["request"]]
     if others:

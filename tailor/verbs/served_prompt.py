@@ -86,11 +86,14 @@ def _verdict(
         "equal_to_no_prompt": ignored,
         "changed_by_the_prompt": telling,
     }
-    if equal >= ENOUGH * count:
+    if not telling:
+        told = "the prompt changes none of these answers, so it cannot be told whether the server follows it"
+        return answer, [told]
+    if equal >= ENOUGH * count and ignored <= (1 - ENOUGH) * telling:
         return answer, []
-    if ignored > (count - equal) / 2:
+    if ignored > (telling - ignored) / 2:
         return answer, [
-            f"the server ignores the prompt: {ignored} of {count} requests are answered as they are without it"
+            f"the server ignores the prompt: {ignored} of the {telling} answers that it changes are those without it"
         ]
     doubt = "it renders another template, or serves another model"
     return answer, [f"the server answers only {equal} of {count} requests as they were answered when scored: {doubt}"]

@@ -18,8 +18,6 @@ from tailor.wire.answers import text_of
 from tailor.wire.client import ApiClient, Stopped
 from tailor.wire.ledger import Accounts, Ledger, ledger_of
 
-WHERE = "base.endpoint.budget"
-
 
 class ApiGenerator:
     """What answers through an endpoint.
@@ -38,9 +36,12 @@ class ApiGenerator:
             _check_bound(self.options, budget)
 
     @classmethod
-    def of(cls, options: EndpointOptions) -> "ApiGenerator":
-        """An endpoint, under the budget of its options, which holds for all that one command asks of it."""
-        return cls(ApiClient(options), ledger_of(options.name, options.budget, WHERE))
+    def of(cls, options: EndpointOptions, key: str = "base") -> "ApiGenerator":
+        """An endpoint, under the budget of its options, which holds for all that one command asks of it.
+
+        `key` is where the recipe names it, for the words of a budget that is spent.
+        """
+        return cls(ApiClient(options), ledger_of(options.name, options.budget, f"{key}.endpoint.budget"))
 
     def keeping(self, later: int) -> AbstractContextManager[None]:
         """While this lasts, the endpoint's budget keeps room for so many later requests."""

@@ -34,6 +34,13 @@ def key_of(options: EndpointOptions) -> str:
             fix=f"export {name}=…",
             code="no_key",
         )
+    if not all("!" <= sign <= "~" for sign in key):
+        raise RecipeError(
+            f"the key in {name} holds white space or signs that no key has",
+            where="base.endpoint.api_key_env",
+            fix=f"set {name} to the key alone: a single line of plain signs",
+            code="bad_key",
+        )
     if key and options.url.startswith("http://") and not _within_reach(_host(options.url)):
         raise RecipeError(
             f"the key in {name} would go to {_host(options.url)} as plain text, for anyone on the way to read",
@@ -62,4 +69,5 @@ def _within_reach(host: str) -> bool:
     try:
         return not ip_address(host).is_global
     except ValueError:
-        return "." not in host or host.endswith(".localhost")
+        number = host.isdigit() or host.startswith("0x")  # another way to write an address of the internet
+        return ("." not in host and not number) or host.endswith(".localhost")
