@@ -187,9 +187,10 @@ def _traced(prepared: Prepared, recipe: Recipe, place: Place, source: Source) ->
     base.source, base.model = source, None
     output = output_of(recipe, prepared.objective)
     method = registry.load("method", recipe.method_options.name)(recipe.method)  # type: ignore[attr-defined]
-    base.load(output, load_dtype(recipe, place, source))
-    with torch.device("meta"), Ledger(()):
-        attached = method.attach(base, output)
+    with Ledger(()):  # which answers, too, what models ask of their masks
+        base.load(output, load_dtype(recipe, place, source))
+        with torch.device("meta"):
+            attached = method.attach(base, output)
     group, several = largest_micro_batch(prepared, recipe, base, output)
     mode = ghosts()
     with mode:
