@@ -192,7 +192,8 @@ def measure(names: list[str], folder: Path, rounds: int) -> tuple[dict[str, list
             output = folder / "runs" / f"{name.replace(' ', '-')}-{turn}-{os.getpid()}"
             answer = json.loads(_child(["--one", name, str(folder), str(output)], tuned=ROWS[name].get("tuned", False)))
             found[name].append(answer)
-            print(f"{turn + 1}: {name}: {answer['seconds']:.1f} s, held out {answer['held_out']:.5f}", flush=True)
+            spent = f"{answer['seconds']:.1f} s, {answer['processor_seconds']:.1f} of the processor"
+            print(f"{turn + 1}: {name}: {spent}, held out {answer['held_out']:.5f}", flush=True)
     return found, limits
 
 

@@ -18,7 +18,8 @@ from tailor.core.prompts import Prompt
 from tailor.core.reporting import Reporter
 from tailor.data.load import Loaded, load, peek
 from tailor.data.table import Table
-from tailor.engine.encoding import Encoded, check_refused, encode, replay, replay_rows
+from tailor.engine.encoded import encode_once
+from tailor.engine.encoding import Encoded, check_refused, replay, replay_rows
 from tailor.engine.first_head import FITTED, FirstHead
 from tailor.engine.frozen import Frozen
 from tailor.engine.guard import memory_explained
@@ -135,7 +136,7 @@ def prepare(
     learned = (*rows, base.options, objective.options, objective.prompt)
     # What is replayed is added to the encoded rows, which therefore are this run's alone.
     own = Kept() if recipe.data.replay is not None else kept
-    splits = own.once(lambda: {name: encode(getattr(loaded, name), objective, base) for name in SPLITS}, *learned)
+    splits = own.once(lambda: {name: encode_once(getattr(loaded, name), objective, base) for name in SPLITS}, *learned)
     check_refused(recipe, *splits.values())
     if recipe.data.replay is not None:
         general = replay_rows(recipe, objective, root)

@@ -7,6 +7,7 @@ from tailor.core.errors import TailorError
 from tailor.core.paths import cache_folder
 
 KINDS = {
+    "encoded": "rows as tokens",
     "frozen": "what bases said of examples before they were trained (references of preferences)",
     "pictures": "latents of pictures and embeddings of their captions",
     "prior": "pictures of a class, drawn by bases",

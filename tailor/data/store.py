@@ -60,15 +60,41 @@ class FeatureStore(Sequence[Features]):
         )
         self._numbers = None
 
+    @classmethod
+    def of(cls, numbers: np.ndarray, starts: Sequence[int], rows: Sequence[Sequence[Any]]) -> "FeatureStore":
+        """A store of what `contents` gave."""
+        store = cls()
+        numbers.tofile(store._writer)
+        store._starts = list(starts)
+        for example_id, target, pair, extras, marks, length, parts in rows:
+            aim = tuple(target) if pair else target
+            store._rows.append(_Row(example_id, aim, tuple(extras), tuple(marks), length, tuple(parts), {}))
+        return store
+
+    def contents(self) -> tuple[np.ndarray, list[int], list[list[Any]]]:
+        """Everything but what frozen weights computed: int32 numbers, where each example's begin and end, and the rest.
+
+        The rest is for each example as JSON can hold it: id, target, whether that is a tuple, extras, marks, length, parts.
+        """
+        rows = []
+        for row in self._rows:
+            pair = isinstance(row.target, tuple)
+            target = [*row.target] if pair else row.target
+            rows.append([row.example_id, target, pair, [*row.extras], [*row.marks], row.length, [*row.parts]])
+        return self._mapped() if self._rows else np.zeros(0, np.int32), list(self._starts), rows
+
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Features:  # type: ignore[override]  # nobody slices a store
+    def _mapped(self) -> np.ndarray:
         if self._numbers is None:
             self._writer.flush()
             self._numbers = np.memmap(self._path, dtype=np.int32, mode="r")
+        return self._numbers
+
+    def __getitem__(self, index: int) -> Features:  # type: ignore[override]  # nobody slices a store
         row = self._rows[index]
-        lanes = self._numbers[self._starts[index] : self._starts[index + 1]].reshape(-1, row.length)
+        lanes = self._mapped()[self._starts[index] : self._starts[index + 1]].reshape(-1, row.length)
         names = (*row.extras, *row.marks)
         lists = dict(zip(names, lanes[1:].tolist(), strict=False))
         return Features(
