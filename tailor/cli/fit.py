@@ -135,5 +135,5 @@ def summary_answer(summary: dict[str, Any]) -> Answer:
     if "prompt" in summary:
         lines.append(_prompt(summary["prompt"]))
     lines.append(f"proof: {'passed' if proof['passed'] else 'FAILED: ' + '; '.join(proof['problems'])}")
-    lines.append(f"run: {summary['run']} (open report.html)")
+    lines.append(f"run: {summary['run']} (open report.html; try it: tailor generate {summary['run']} --prompt …)")
     return Answer(summary, "\n".join(lines), 0 if proof["passed"] else 1)

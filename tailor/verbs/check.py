@@ -92,7 +92,8 @@ def _problems(prepared: Prepared, report: dict[str, Any]) -> list[dict[str, Any]
             by_reason.setdefault(refusal.reason, []).append(refusal)
     for reason, refused in by_reason.items():
         severity = "info" if reason in ASKED_FOR else "warning"
-        text = f"{len(refused)} rows are left out ({reason}): {refused[0].message}"
+        rows = "1 row is" if len(refused) == 1 else f"{len(refused)} rows are"
+        text = f"{rows} left out ({reason}): {refused[0].message}"
         found.append(_problem(severity, reason, text, refused[0], len(refused)))
     return found
 

@@ -46,6 +46,7 @@ from tailor.planner.plan import figures
 from tailor.recipe.base import BaseOptions
 from tailor.recipe.deciding import check_same, finished
 from tailor.recipe.recipe import Recipe, load
+from tailor.recipe.train import TrainOptions
 from tailor.verbs.at_most import at_most
 from tailor.verbs.check import data_report
 from tailor.verbs.measure import Measured, Sitting, check_metrics, evaluate, evaluation_calls, sit
@@ -184,6 +185,11 @@ def outlook(prepared: Prepared, place: Place, steps: int | None = None) -> dict[
     return {"data_report": data_report(prepared), "plan": plan}
 
 
+def _length(train: TrainOptions) -> str:
+    """How long is trained, by what decides it."""
+    return f"{train.epochs} epochs of batches" if train.max_steps is None else f"{train.max_steps} steps"
+
+
 def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
     """Every choice that was made, before the first step."""
     recipe, counts = prepared.recipe, {name: len(getattr(prepared.loaded, name)) for name in ("train", "dev", "test")}
@@ -196,7 +202,7 @@ def announce(prepared: Prepared, place: Place, reporter: Reporter) -> None:
         f"{counts['dev']} dev, {counts['test']} test"
     )
     steps = (
-        f"learning rate {train.learning_rate:g} · {train.epochs} epochs of batches of {train.examples_per_batch}"
+        f"learning rate {train.learning_rate:g} · {_length(train)} of {train.examples_per_batch} examples"
         if isinstance(train.learning_rate, float)
         else f"up to {recipe.method.candidates} prompts in each race on dev"  # type: ignore[attr-defined]
     )

@@ -24,6 +24,8 @@ LANGUAGES = {
     "dutch": "de het een van en is niet ik dat op voor met mijn hoe",
 }
 """The commonest words, enough to tell a sentence's language from these seven."""
+NOT_TOLD = {"latin": "not told (latin letters)", "": "none"}
+"""How rows are called whose language the words do not tell, and those without letters."""
 _WORDS = {name: frozenset(words.split()) for name, words in LANGUAGES.items()}
 
 
@@ -73,7 +75,7 @@ class Languages:
         return found
 
     def figures(self) -> dict[str, Any]:
-        return {"languages": {name or "none": count for name, count in self._rows.most_common()}}
+        return {"languages": {NOT_TOLD.get(name, name): count for name, count in self._rows.most_common()}}
 
 
 class Lengths:
