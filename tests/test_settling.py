@@ -107,9 +107,9 @@ def test_a_settled_recipe_measures_what_an_open_one_does(llama: Path, tmp_path: 
     recipe = make_recipe(llama, data, tmp_path / "run", splits={"dev": "auto", "test": "auto"})
     prepared, place = fit.settled(recipe)
     quiet = Reporter(quiet=True)
-    whole = evaluate(prepared, recipe.base, recipe.base, place, "", quiet).evaluation
+    whole = evaluate(prepared, recipe.base, recipe.base, place, lambda digest: 1, quiet).evaluation
     prepared.recipe = prepared.recipe.model_copy(update={"evaluate": recipe.evaluate})
-    left = evaluate(prepared, recipe.base, recipe.base, place, "", quiet).evaluation
+    left = evaluate(prepared, recipe.base, recipe.base, place, lambda digest: 1, quiet).evaluation
     for one in (whole, left):
         one["tasks"]["default"].pop("opened")
     assert whole == left
