@@ -6,10 +6,13 @@ import subprocess
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from api_server import Script, serving
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from tiny import in_this_process, save_llama
 
 import tailor
@@ -19,6 +22,8 @@ from tailor.core.contracts import Question
 from tailor.core.errors import BudgetSpent, RunError
 from tailor.core.examples import Message
 from tailor.core.reporting import Reporter
+from tailor.engine.search import FINALISTS, Search
+from tailor.engine.search_plan import most_of
 from tailor.evaluation import proof
 from tailor.objectives.tokens import TokenObjective
 from tailor.recipe.base import EndpointOptions
@@ -352,6 +357,23 @@ def test_no_search_asks_for_more_or_costs_more_than_its_plan_says(tmp_path: Path
     cost = run.summary["train"]["cost"] + sum(side["cost"] for side in run.evaluation["spent"].values())
     assert cost <= plan["cost_at_most"]
     assert any(f"at most {plan['calls_at_most']:,} calls" in line and "cost at most" in line for line in said)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 40), st.integers(8, 400))
+@example(8, 200)
+def test_the_bound_of_a_race_holds_for_fewer_runners_too(candidates: int, rows: int) -> None:
+    def asked(runners: int) -> int:
+        answers, before = 0, 0
+        for size in Search._sizes(SimpleNamespace(dev=range(rows)), runners):  # type: ignore[arg-type]
+            answers, before = answers + runners * (size - before), size
+            runners = min(runners, max(FINALISTS, runners // 2))
+        return answers
+
+    options = SimpleNamespace(rows=rows, candidates=candidates, demonstrations=0, evolve=0)
+    found = most_of(options, rows, rows, calibrates=False).answers
+    assert found == rows + 2 * max(asked(fewer) for fewer in range(1, candidates + 1))
+    assert (candidates, rows) != (8, 200) or found == 200 + 2 * 1000, "seven runners ask for more than eight"
 
 
 def test_two_commands_have_a_budget_each(tmp_path: Path) -> None:

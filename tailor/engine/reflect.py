@@ -24,10 +24,16 @@ PROPOSAL_TOKENS = 1024
 PART = "instruction"
 
 
+def rounds_of(options: Any) -> int:
+    """Instructions that are rewritten by reflection at most."""
+    if options.evolve == "auto":
+        return 0 if options.proposer is None else ROUNDS
+    return int(options.evolve)
+
+
 def evolve(search: Search) -> None:
     """Let the best prompt's instruction evolve; what comes of it has answered all dev rows and is noted."""
-    rounds = search.options.evolve
-    rounds = (ROUNDS if search.space.proposer is not None else 0) if rounds == "auto" else rounds
+    rounds = rounds_of(search.options)
     if not rounds:
         return
     try:

@@ -4,18 +4,28 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from tailor.core.contracts import AnswersKind, ExampleSeat, OutputSpec, Question
 from tailor.core.examples import Conversation, Message
 from tailor.core.prompts import Prompt
 from tailor.objectives.classification import GUESSES, Classification
-from tailor.objectives.named import Names
+from tailor.objectives.named import SEPARATOR, Names
 from tailor.objectives.tokens import TokenObjective
 from tailor.recipe.objectives import ChoiceOptions, ClassificationOptions
 
 INSTRUCTIONS = {"label": "Classify the text.", "labels": "Classify the text.", "number": "Rate the text."}
 NONE = "none"
 """The answer where no label applies."""
-NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+NUMBER = re.compile(
+    r"""(?<![\w.])[-+]?
+    (?: (?P<thousands>[1-9]\d{0,2}(?:,\d{3})+ (?!,?\d) (?:\.\d+)?)  # 1,234,567.8
+      | (?:\d+,\d{1,2} | 0,\d+) (?![.,]?\d)  # 4,5
+      | \d+ (?:\.\d+)? )
+    (?:[eE][-+]?\d+)?""",
+    re.VERBOSE,
+)
+"""A number; a comma in it stands between thousands or before decimals, and any other ends it ("1,2,3" begins with 1)."""
 
 
 class Choice(TokenObjective):
@@ -93,11 +103,11 @@ class Choice(TokenObjective):
     def answered(self, text: str, question: Question) -> Any:
         """The label that an answer is or names first; all that it names; or its first number. None where it gives none."""
         if self.answers == "number":
-            found = NUMBER.search(text)
-            return float(found[0].replace(",", "")) if found else None
+            return _number(text)
         if self.answers == "labels":
-            named = self._names.all_in(text)
-            return named or (() if text.strip(" .").casefold() == NONE else None)
+            if text.strip(" .").casefold() == NONE and self._names.alone(text) is None:
+                return ()
+            return self._names.all_in(text) or None
         return self._names.answered(text)
 
     def guess(self, examples: Sequence[Conversation]) -> tuple[str, Callable[[Conversation], Any]]:
@@ -108,7 +118,15 @@ class Choice(TokenObjective):
 
 
 def spelled(label: Any) -> str:
-    """A label as it is written: several with commas between them, a number with six digits at most."""
+    """A label as it is written: several with commas between them, a number with every digit it needs and no exponent."""
     if isinstance(label, tuple):
-        return ", ".join(label) or NONE
-    return f"{label:.6g}" if isinstance(label, float) else str(label)
+        return SEPARATOR.join(label) or NONE
+    if isinstance(label, float):
+        return np.format_float_positional(label + 0.0, trim="-")  # + 0.0: no "-0"
+    return str(label)
+
+
+def _number(text: str) -> float | None:
+    """The first number of a text."""
+    found = NUMBER.search(text)
+    return float(found[0].replace(",", "" if found["thousands"] else ".")) if found else None

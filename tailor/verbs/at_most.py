@@ -7,8 +7,8 @@ from typing import Any
 from tailor.compose import Prepared
 from tailor.core.contracts import Question
 from tailor.engine.proposals import WORDS
-from tailor.engine.reflect import PROPOSAL_TOKENS, REFLECTED
-from tailor.engine.search_plan import most_of, rounds_of
+from tailor.engine.reflect import PROPOSAL_TOKENS, REFLECTED, rounds_of
+from tailor.engine.search_plan import most_of
 from tailor.recipe.base import EndpointOptions
 from tailor.verbs.measure import evaluation_calls
 from tailor.wire.client import MILLION, OVERHEAD, longest_answer
