@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,49 +69,30 @@ def in_a_fresh_process(task: str, base: Path, data: str, method: str, steps: int
     return json.loads(found.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
+def overrides(steps: int) -> list[str]:
+    """Training with looks at dev, checkpoints and proof, and no evaluation: what is planned is the training."""
+    return [f"train.max_steps={steps}", "data.dev=0.04", "data.test=0", "evaluate.forgetting=false"]
+
+
 def plan_once(base: str, data: str, method: str, steps: int) -> dict[str, Any]:
-    """Memory and time of the very run that is measured."""
-    import time
-
+    """Memory and time of the very run that is measured, as its dry run tells them, and how long that took once all is
+    imported and probed."""
     from tailor import api
-    from tailor.recipe.recipe import Recipe
-    from tailor.verbs.fit import settled
 
-    recipe = api.make_recipe(base=base, data=data, method=method, overrides=[f"train.max_steps={steps}"])
-    assert isinstance(recipe, Recipe)
-    prepared, place = settled(recipe)
-    from tailor.planner.plan import figures
-
+    recipe = api.make_recipe(base=base, data=data, method=method, overrides=overrides(steps))
+    api.plan_fit(recipe)
     before = time.perf_counter()
-    found = dict(figures(prepared, place))
-    first = time.perf_counter() - before
-    before = time.perf_counter()
-    figures(prepared, place)
-    return {**found, "precision": place.precision, "took": time.perf_counter() - before, "took_with_probe": first}
+    found: dict[str, Any] = api.plan_fit(recipe)["plan"]
+    return {**found, "took": time.perf_counter() - before}
 
 
 def run_once(base: str, data: str, method: str, steps: int, folder: str) -> dict[str, Any]:
-    """The training alone, as `fit` does it: peak and seconds are what its summary would say."""
-    from pathlib import Path
-
+    """What the run's own summary says of its training."""
     from tailor import api
-    from tailor.compose import make_job
-    from tailor.core.reporting import Reporter
-    from tailor.core.runs import RunFolder
-    from tailor.engine.place import resident_bytes
-    from tailor.recipe.recipe import Recipe
-    from tailor.verbs.fit import drive, settled, training_facts
 
-    output = Path(folder) / "run"
-    overrides = [f"train.max_steps={steps}"]
-    recipe = api.make_recipe(base=base, data=data, method=method, output=output, overrides=overrides)
-    assert isinstance(recipe, Recipe)
-    baseline = resident_bytes()
-    run = RunFolder.create(output, resume=False)
-    prepared, place = settled(recipe)
-    job = make_job(prepared, prepared.recipe, place, run.path, Reporter(quiet=True))
-    facts = training_facts(job, drive(job, run), baseline)
-    return {"memory_bytes": facts["peak_memory_bytes"] - baseline, "seconds": facts["seconds"]}
+    run = api.fit(base=base, data=data, method=method, output=Path(folder) / "run", overrides=overrides(steps))
+    train = run.summary["train"]
+    return {"memory_bytes": train["peak_memory_bytes"] - train["baseline_bytes"], "seconds": train["seconds"]}
 
 
 def measure(names: list[str], steps: int) -> dict[str, Any]:
