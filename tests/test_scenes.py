@@ -18,7 +18,7 @@ from pocket import scenes as world
 from pocket.embedded import PICTURES
 from pocket.pretrain_diffusion import SAMPLING
 from tailor.core.paths import POCKET_FOLDER, embedded_base
-from tailor.evaluation.drawings import drawn_as_asked, read_drawing, shows
+from tailor.evaluation.drawings import drawn_as_asked, read_drawing, shows, subject_drawn
 
 FOLDER = embedded_base("diffusion")
 
@@ -117,3 +117,18 @@ def test_the_base_draws_most_of_what_it_is_asked_and_no_wug(drawn: tuple[float, 
     right, wugs = drawn
     assert right >= 0.5
     assert wugs <= 1
+
+
+def test_a_thing_is_found_however_many_of_it_and_wherever() -> None:
+    folder = POCKET_FOLDER / "data" / "drawings"
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["text"] == "two green circles on a white ground")
+    picture = Image.open(folder / row["file_name"]).convert("RGB")
+    asked = {
+        "three green circles, black background": 1.0,
+        "a green square on a white ground": 0.0,
+        "two red circles": 0.0,
+    }
+    for words, score in asked.items():
+        assert subject_drawn({"caption": "a wug", "shows": words}, picture)["score"] == score
+        assert drawn_as_asked({"caption": "a wug", "shows": words}, picture)["score"] == 0.0

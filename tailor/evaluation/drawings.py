@@ -178,6 +178,14 @@ def _on_side(centre: tuple[float, float], side: str) -> bool:
     return along > OFF_THE_MIDDLE
 
 
+def subject_drawn(row: dict[str, Any], picture: Image.Image) -> dict[str, Any]:
+    """As `drawn_as_asked` by colour and shape alone: whether the thing is there, however many of it and wherever."""
+    words = re.findall(r"[a-z]+", str(row.get("shows") or row["caption"]).lower())
+    things = {*COLOURS, *SHAPES, *(f"{name}{ending}" for name in SHAPES for ending in ("s", "es"))}
+    right, told = shows(picture, " ".join(word for word in words if word in things))
+    return {"score": float(right), "why": "" if right else told}
+
+
 def drawn_as_asked(row: dict[str, Any], picture: Image.Image) -> dict[str, Any]:
     """A row's score, 1 or 0: its drawing shows what `shows` names, or where the row has no such column, its caption."""
     right, told = shows(picture, str(row.get("shows") or row["caption"]))

@@ -201,9 +201,9 @@ def _tool_call_why(answer: Answer) -> str:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _of_drawings() -> tuple[Callable[[Answer], float], Callable[[Answer], str]]:
+def _of_drawings(scorer: str) -> tuple[Callable[[Answer], float], Callable[[Answer], str]]:
     """Whether a drawing of the embedded world shows what its row asks for, and what it shows instead."""
-    read = registry.resolve("tailor.evaluation.drawings:drawn_as_asked")
+    read = registry.resolve(f"tailor.evaluation.drawings:{scorer}")
 
     def score(answer: Answer) -> float:
         return 0.0 if answer.given is None else float(read(answer.row, answer.given)["score"])
@@ -308,7 +308,8 @@ METRICS: dict[str, tuple[tuple[AnswersKind, ...], Callable[[Labels], Metric]]] =
     "loss": ((*_TOKENS, "image"), lambda labels: _nats("loss", _per_token, _first_over_second)),
     "perplexity": (_TOKENS, lambda labels: _nats("perplexity", _per_token, _exp_of_mean)),
     "bits_per_byte": (_ANY, lambda labels: _nats("bits_per_byte", _per_byte, _first_over_second)),
-    "drawn_as_asked": (("image",), lambda labels: _share("drawn_as_asked", *_of_drawings())),
+    "subject_drawn": (("image",), lambda labels: _share("subject_drawn", *_of_drawings("subject_drawn"))),
+    "drawn_as_asked": (("image",), lambda labels: _share("drawn_as_asked", *_of_drawings("drawn_as_asked"))),
     "mse": (("number",), lambda labels: SumMetric("mse", number_rows, _first_over_second, better="lower", points=1.0)),
     "r2": (("number",), lambda labels: SumMetric("r2", number_rows, r2_value, alone=nearness)),
 }

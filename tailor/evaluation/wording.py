@@ -33,6 +33,7 @@ TITLES: dict[str, tuple[str, Style]] = {
     "loss": ("Loss", "plain"),
     "perplexity": ("Perplexity", "plain"),
     "bits_per_byte": ("Bits per byte", "plain"),
+    "subject_drawn": ("Pictures that show the thing itself", "share"),
     "drawn_as_asked": ("Pictures that show what was asked for", "share"),
     "mse": ("Mean squared error", "plain"),
     "r2": ("R²", "plain"),

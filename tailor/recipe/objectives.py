@@ -119,8 +119,9 @@ class PriorOptions(Options):
     """Pictures that the base itself draws for a class of things are learned beside one subject's (DreamBooth, Ruiz et
     al. 2022)."""
 
-    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1)] = Field(
-        description="words for the class, without the subject's: `a photo of a dog`; or a list of prompts, taken in turn"
+    prompt: Prompt | Annotated[list[str], Field(min_length=1)] = Field(
+        description="words for the class, without the subject's: `a photo of a dog`; or a list of prompts, taken in turn, "
+        "an empty one among them to keep what is drawn without words, which guidance leads away from"
     )
     pictures: int = Field(100, ge=1, description="how many the base draws")
     weight: float = Field(1.0, gt=0, description="of their loss, beside that of the subject's pictures")
