@@ -106,7 +106,7 @@ def laid_out(question: str, options: Sequence[str]) -> str:
 
 def _lettered(text: str, letters: Sequence[str], worded: Sequence[Mention]) -> list[Mention]:
     """Where a text names letters; the A of "a dog" is none where that is an option."""
-    found = [place for place in Names(letters).mentions(text) if place.label in letters]
+    found = Names(letters).mentions(text)
     return [one for one in found if not any(other.start <= one.start < other.end - 1 for other in worded)]
 
 
