@@ -207,7 +207,7 @@ def test_fit_resumes_and_ends_with_a_proof_from_a_fresh_process(
         ("chat", "lora", "bert", "does not take conversation examples, which the objective chat makes"),
         ("language", "head", "bert", "trains a new head"),
         ("language", "mean_pool", "bert", "a mean_pool head gives labels, and this objective learns masked"),
-        ("triplet", "head", "bert", "trains a new head"),
+        ("triplet", "head", "bert", "brings no new head"),
         ("triplet", "lora", "llama", "does not take pair examples, which the objective similarity makes"),
         ("span", "lora", "llama", "does not take span examples, which the objective span_qa makes"),
         ("preference", "lora", "bert", "does not take preference examples, which the objective preference makes"),
