@@ -33,7 +33,10 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".onnx", ".gguf")
 
 def encode_once(table: Table, objective: Any, base: Any) -> Encoded:
     """As `encode`, from disk where the same has been encoded before; everything anew where `train.exact` is naive."""
-    if base.options.naive or not type(objective).__module__.startswith("tailor."):
+    ours = type(objective).__module__.startswith("tailor.")
+    if (
+        base.options.naive or not ours or "weights" not in base.has
+    ):  # a base without weights here has no tokenizer either
         return encode(table, objective, base)
     folder, key = cache_folder() / "encoded", _key(table, objective, base)
     kept = None if key is None else read(folder / f"{key}.safetensors")
