@@ -118,7 +118,10 @@ class Planner:
                 return Sheet(method, recipe=self.recipe(method, place), fits=True, why=why)
             sheet = self._measured(method, spot, place, None)
             smaller = self._smaller(sheet, spot)
-            return sheet if smaller is None else self._measured(method, spot, place, smaller)
+            while smaller is not None and smaller < (sheet.lowered or smaller + 1):  # rows that share tokens need less
+                sheet = self._measured(method, spot, place, smaller)
+                smaller = self._smaller(sheet, spot)
+            return sheet
         except TailorError as error:
             return Sheet(method, why=str(error))
 
