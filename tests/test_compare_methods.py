@@ -63,7 +63,9 @@ def labels(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof.subprocess, "run", in_this_process)
         patch.setattr(fit, "sit", counted(fit.sit, sits := []))
-        patch.setattr("tailor.compose.encode", counted(race.fit.prepare.__globals__["encode"], encodings := []))
+        patch.setattr(
+            "tailor.compose.encode_once", counted(race.fit.prepare.__globals__["encode_once"], encodings := [])
+        )
         found = tailor.compare(recipe_of(bert, tmp_path, "single"), methods=["prompt", "head", "lora"], seeds=2)
     return {"found": found, "folder": Path(found["output"]), "sits": len(sits), "encodings": len(encodings)}
 
